@@ -1,0 +1,152 @@
+"""The API of the benchmarks: the sandbox's own rows, made once into bytes and served by a bare asyncio protocol.
+
+The sandbox answers a page in milliseconds, since it builds every row anew; beside it all contenders would look alike.
+So its world is asked once, and this process only joins the bytes of a page. It knows both bounds of a window.
+
+    python -m benchmarks.replay --rows 100000
+
+prints one line of JSON once it listens. `/control/changed/on` shows the second state of one row in a hundred (its bill
+was paid), `/control/delay/50` answers pages after 50 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+from bisect import bisect_left, bisect_right
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from urllib.parse import parse_qs, urlsplit
+
+from monitor.sandbox.entities import Subscription
+from monitor.sandbox.seeding import healthy
+from monitor.sandbox.transitions import cause
+from monitor.sandbox.v2 import dump
+from monitor.sandbox.v2_shapes import Shapes
+from monitor.sandbox.world import World
+
+PAGE = 100
+CHANGED_EVERY = 100
+
+
+class Recording:
+    """What every route answers, as bytes. Rows stand newest first; `changed` holds the second state of some."""
+
+    def __init__(self, size: int, situation: str | None = None) -> None:
+        world = healthy(size, start=datetime.now(UTC).replace(microsecond=0))
+        if situation is not None:
+            cause(world, {situation: size})
+        shapes = Shapes(world)
+        newest_first = list(reversed(world.subscriptions))
+        self.key = world.ids.api_key
+        self.rows = [dump(shapes.subscription(sub)).encode() for sub in newest_first]
+        self.ages = [-sub.created_at.timestamp() for sub in newest_first]
+        self.changed: dict[int, bytes] = {}
+        for n in range(0, size, CHANGED_EVERY):
+            _bill(world, newest_first[n])
+            self.changed[n] = dump(shapes.subscription(newest_first[n])).encode()
+        self.small = {
+            "/v2/me": dump(shapes.me()).encode(),
+            "/v2/product": dump([shapes.product(one) for one in world.products]).encode(),
+            "/v2/utils/all-available-currencies": dump([shapes.currency(one) for one in world.currencies]).encode(),
+            "/v2/webhooks/events": b'{"items":[],"nextCursor":null}',
+            "/v2/transaction/failures": b'{"items":[],"nextCursor":null}',
+        }
+        self.bytes_per_row = sum(map(len, self.rows)) // max(1, size)
+
+    def second_state(self, *, on: bool) -> None:
+        """Swap the rows that change with their other state; saying the same twice does nothing."""
+        if on == getattr(self, "_second", False):
+            return
+        self._second = on
+        for n, other in self.changed.items():
+            self.changed[n], self.rows[n] = self.rows[n], other
+
+    def page(self, query: dict[str, list[str]]) -> bytes:
+        """One page: rows of the window after the cursor, which is a row's place."""
+        first, end = 0, len(self.rows)
+        if before := query.get("createdBefore"):
+            first = bisect_right(self.ages, -datetime.fromisoformat(before[0]).timestamp())
+        if after := query.get("createdAfter"):
+            end = bisect_left(self.ages, -datetime.fromisoformat(after[0]).timestamp())
+        if cursor := query.get("cursor"):
+            first = int(cursor[0])
+        last = min(first + PAGE, end)
+        cursor_out = b'"%d"' % last if last < end else b"null"
+        return b'{"items":[' + b",".join(self.rows[first:last]) + b'],"nextCursor":' + cursor_out + b"}"
+
+
+def _bill(world: World, sub: Subscription) -> None:
+    """A paid bill: the dates move on, the allowance falls."""
+    next_at = sub.period_end_at + sub.frequency
+    world.change(
+        sub,
+        last_billing_at=sub.period_end_at,
+        period_end_at=next_at,
+        next_billing_at=next_at,
+        allowance=sub.allowance - world.amount_of(sub),
+    )
+
+
+class _Connection(asyncio.Protocol):
+    """Requests one after the other on a kept connection; nothing else of HTTP is spoken."""
+
+    def __init__(self, recording: Recording, state: dict[str, float]) -> None:
+        self._recording = recording
+        self._state = state
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            line, self._buffer = self._buffer[: self._buffer.find(b"\r\n")], self._buffer[end + 4 :]
+            target = urlsplit(line.split(b" ", 2)[1].decode())
+            self._answer(target.path, parse_qs(target.query))
+
+    def _answer(self, path: str, query: dict[str, list[str]]) -> None:
+        delay = 0.0
+        if path == "/v2/transaction/subscriptions":
+            body, delay = self._recording.page(query), self._state["delay"]
+        elif path.startswith("/control/"):
+            _, _, name, value = path.split("/")
+            if name == "delay":
+                self._state["delay"] = int(value) / 1000
+            else:
+                self._recording.second_state(on=value == "on")
+            body = b"{}"
+        else:
+            body = self._recording.small[path]
+        now = format_datetime(datetime.now(UTC), usegmt=True).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d\r\n\r\n"
+        whole = head % (now, len(body)) + body
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self._transport.write, whole)
+        else:
+            self._transport.write(whole)
+
+
+async def _serve(size: int, situation: str | None) -> None:
+    recording = Recording(size, situation)
+    gc.collect()
+    gc.freeze()
+    state = {"delay": 0.0}
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(recording, state), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    told = {"base": f"http://127.0.0.1:{port}", "key": recording.key, "bytes_per_row": recording.bytes_per_row}
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # whoever started us has gone
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--situation")
+    given = parser.parse_args()
+    asyncio.run(_serve(given.rows, given.situation))

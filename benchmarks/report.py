@@ -1,0 +1,156 @@
+"""Writes what was found to docs/benchmarks.md: figures first, then machine and versions, then how it was done."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.rounds import DELAY_MS, Found
+
+_LIBRARIES = ("httpx", "msgspec", "sqlalchemy", "psycopg", "aiosqlite", "aiosmtplib", "jinja2", "pydantic")
+_WAYS = {
+    "sync_naive": "naive: a client a request, a read and a merge a row, a commit a page",
+    "sync_good": "good: one AsyncClient, pydantic, one bulk upsert a page",
+    "sync_dlt": "dlt: rest_api source, merge",
+    "sync_ours": "**ours**: compared, judged, in the ledger",
+}
+_CHAINS = {
+    "deliver_usual": "usual: EmailMessage, CSS inlined a mail, a connection and a commit a mail",
+    "deliver_post_office": "django-post_office: prebuilt words, its own queue",
+    "deliver_ours": "**ours**: examined, claimed, rendered, sent, recorded",
+}
+
+
+def write(found: Found, path: Path, *, rows: int, mails: int, rounds: int) -> None:
+    """Replace the document."""
+    head = (
+        "# Benchmarks\n\n"
+        "Written by `make bench`; not edited by hand. Each figure is the median of "
+        f"{rounds} interleaved rounds, each contender in a process of its own, the served API and the mail sink too.\n"
+    )
+    parts = [head, _machine(found)]
+    if found.rate("postgresql", "sync_ours", "first"):
+        parts += [_sync(found, rows), _split(found)]
+    if found.rate("windows", "four"):
+        parts.append(_windows(found))
+    if found.rate("delivery", "raw"):
+        parts.append(_delivery(found, mails))
+    if any(what[0] == "scaling" for what in found.results):
+        parts.append(_scaling(found))
+    parts.append(_HOW)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _machine(found: Found) -> str:
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
+    )
+    memory = next((int(line.split()[1]) // 1_000_000 for line in _lines("/proc/meminfo")), 0)
+    with_versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    skipped = f"\nSkipped, because not installed: {', '.join(sorted(found.skipped))}.\n" if found.skipped else ""
+    load = os.getloadavg()[0]
+    return (
+        f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores of {model}, {memory} GB, {platform.system()} "
+        f"{platform.release()}, load {load:.1f} at the end. Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, psycopg {psycopg.__version__}; {with_versions}.\n{skipped}"
+    )
+
+
+def _sync(found: Found, rows: int) -> str:
+    text = (
+        f"## Sync of {rows:,} subscriptions\n\nThe second sync finds 1 percent changed. "
+        "Only ours knows afterwards what changed, what it means and who must be told.\n"
+    )
+    for database, title in (("postgresql", "PostgreSQL"), ("sqlite", "SQLite")):
+        text += f"\n{title}:\n\n| way | first, rows/s | ours is | second, rows/s | ours is | peak MB |\n"
+        text += "|---|---|---|---|---|---|\n"
+        for way, label in _WAYS.items():
+            if found.rate(database, way, "first") is None:
+                continue
+            cells = [label]
+            for phase in ("first", "second"):
+                rate, ours = found.rate(database, way, phase), found.rate(database, "sync_ours", phase)
+                cells += [f"{rate:,.0f}", "" if way == "sync_ours" or not rate or not ours else f"{ours / rate:.1f}x"]
+            cells.append(f"{max(found.of('peak_mb', database, way, phase) for phase in ('first', 'second')):.0f}")
+            text += f"| {' | '.join(cells)} |\n"
+    return text
+
+
+def _split(found: Found) -> str:
+    steps = ("fetch", "decode", "compare", "write", "other")
+    text = (
+        "## Where ours spends its processor time\n\n"
+        f"| run | {' | '.join(steps)} | us of processor time a row |\n|---|{'---|' * (len(steps) + 1)}\n"
+    )
+    for database in ("postgresql", "sqlite"):
+        for phase in ("first", "second"):
+            for result in found.results.get((database, "split", phase), ())[:1]:
+                shares = " | ".join(f"{result['split'].get(step, 0):.0%}" for step in steps)
+                cpu = found.of("cpu", database, "sync_ours", phase) / result["count"] * 1e6
+                text += f"| {database}, {phase} | {shares} | {cpu:.0f} |\n"
+    return text + "\nFetch is HTTP; other is the event loop and, with SQLite, the thread of its driver.\n"
+
+
+def _windows(found: Found) -> str:
+    one, four = found.rate("windows", "one") or 1, found.rate("windows", "four") or 0
+    return (
+        f"## Creation windows\n\nWith {DELAY_MS} ms a page, second sync on PostgreSQL: one walk {one:,.0f} rows/s, "
+        f"four windows {four:,.0f} rows/s: {four / one:.1f}x.\n"
+    )
+
+
+def _delivery(found: Found, mails: int) -> str:
+    raw = found.rate("delivery", "raw") or 1
+    size = found.of("size", "delivery", "raw") / 1000
+    text = (
+        f"## Delivery of {mails:,} mails of {size:.0f} kB\n\n"
+        "| way | database | mails/s | of raw pipelining | ours is | peak MB |\n|---|---|---|---|---|---|\n"
+        f"| raw: prebuilt mails, pipelined, nothing recorded | none | {raw:,.0f} | 100% | | |\n"
+    )
+    for database in ("postgresql", "sqlite"):
+        for way, label in _CHAINS.items():
+            rate, ours = found.rate(database, way), found.rate(database, "deliver_ours")
+            if rate is None or ours is None:
+                continue
+            ratio = "" if way == "deliver_ours" else f"{ours / rate:.1f}x"
+            peak = found.of("peak_mb", database, way)
+            text += f"| {label} | {database} | {rate:,.0f} | {rate / raw:.0%} | {ratio} | {peak:.0f} |\n"
+    return text
+
+
+def _scaling(found: Found) -> str:
+    text = (
+        "## Scaling on PostgreSQL\n\n| subscriptions | first, us/row | second, us/row | peak MB |\n|---|---|---|---|\n"
+    )
+    for size in sorted({int(what[1]) for what in found.results if what[0] == "scaling"}):
+        cells = [1e6 / (found.rate("scaling", str(size), phase) or 1) for phase in ("first", "second")]
+        peak = max(found.of("peak_mb", "scaling", str(size), phase) for phase in ("first", "second"))
+        text += f"| {size:,} | {cells[0]:.0f} | {cells[1]:.0f} | {peak:.0f} |\n"
+    return text
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+_HOW = """## How
+
+- `make bench` runs everything; `make bench ARGS="--rows 5000 --rounds 1 --only sync"` a part of it.
+- `make rivals` installs `dlt` and `django-post_office` into virtual environments of their own (`var/rivals/`); without
+  them they are skipped, and the head of this page says so. They are no dependency of the product.
+- The API is served by a process of its own that joins the bytes of rows which the sandbox's world made once, so that
+  the server is not what is measured; the mail sink is a bare protocol, in a process of its own too.
+- Ours runs as the commands wire it: from a configuration file, with every lock, transaction and ledger row. Imports and
+  migrations are not timed, for nobody.
+- PostgreSQL runs with its default settings, durable commits included; SQLite as ours opens it (WAL, synchronous=FULL),
+  and with the driver's defaults for the others, as they come.
+- Memory is the highest resident set of the contender's process. Where the time goes is sampled, in a run of its own.
+- The usual chain renders with our templates too, so that the mails say the same; its CSS is inlined a mail.
+"""

@@ -1,0 +1,1 @@
+"""`demo`: the whole product on this machine in seconds, with no key; nothing leaves it."""

@@ -1,0 +1,153 @@
+"""The demo on a terminal: what was pulled, what changed, which mails went to whom and why, and which did not."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.demo.stage import SETTINGS, MailLine, Played, instant_words
+from monitor.cli.demo.story import SIZE, TRIALS
+from monitor.cli.summary import changed_words, pulled_words
+from monitor.cli.words import count, kind_name
+from monitor.sandbox.mailbox import CaughtMail
+
+_SIGNS = {"sent": ("✓", "green"), "waiting": ("◷", "cyan"), "held": ("‖", "magenta"), "not sent": ("–", "bright_black")}
+_ORDER = ("sent", "waiting", "held", "not sent")
+_SHOWN = 12
+
+
+def tell_beginning(out: Console) -> None:
+    """What is about to be seen."""
+    out.print()
+    out.print(Text("Three days of a merchant, in seconds", style="bold"))
+    out.print(
+        f"Acme has {SIZE + TRIALS} subscriptions. Its payment API and its mail server run on this machine; nothing "
+        "leaves it. The monitor is the real one: it pulls, compares, decides, and mails each customer once."
+    )
+
+
+def tell_scene(out: Console, played: Played) -> None:
+    """One scene: what happened, what the monitor saw, what it did."""
+    scene, report = played.scene, played.done.report
+    out.print()
+    heading = Text.assemble((scene.title, "bold"), ("  " + instant_words(scene.at), "dim"))
+    out.print(Rule(heading, align="left", style="bright_black"))
+    out.print(Padding(Text(scene.told, style="italic"), (0, 2)))
+    out.print()
+    if report is None:
+        return
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", width=9)
+    facts.add_column(overflow="fold")
+    facts.add_row("  Pulled", pulled_words(report))
+    if report.baseline:
+        facts.add_row("  Mails", "none: a first run records what is there, so that no old trouble is mailed")
+    else:
+        facts.add_row("  Changed", changed_words(played.done.changes))
+        facts.add_row("  Mails", _tally(played.lines))
+    out.print(facts)
+    if report.held:
+        _tell_held(out, played)
+    elif not report.baseline and played.lines:
+        _tell_mails(out, played.lines, str(scene.at.tzinfo))
+
+
+def _tally(lines: Sequence[MailLine]) -> str:
+    tally = Counter(line.what for line in lines)
+    return ", ".join(f"{tally[what]} {what}" for what in _ORDER if tally[what]) or "none"
+
+
+def _tell_mails(out: Console, lines: Sequence[MailLine], zone: str) -> None:
+    out.print()
+    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim")
+    table.add_column("", width=12, no_wrap=True)
+    table.add_column("To", width=15, no_wrap=True, overflow="ellipsis")
+    table.add_column("Mail", width=22)
+    table.add_column("Because", overflow="fold")
+    table.add_column("File", justify="right", style="dim", width=4)
+    for line in sorted(lines, key=lambda line: _ORDER.index(line.what))[:_SHOWN]:
+        sign, style = _SIGNS[line.what]
+        table.add_row(
+            Text(f"  {sign} {line.what}", style=style),
+            Text(line.who),
+            Text(kind_name(line.mail.kind)),
+            Text(_because(line, zone)),
+            "" if line.number is None else str(line.number),
+        )
+    out.print(table)
+
+
+def _because(line: MailLine, zone: str) -> str:
+    mail = line.mail
+    if line.what == "waiting":
+        return f"after sending hours; goes at {mail.next_try_at.astimezone(ZoneInfo(zone)):%H:%M}"
+    return line.why
+
+
+def _tell_held(out: Console, played: Played) -> None:
+    report = played.done.report
+    if report is None:
+        return
+    out.print()
+    out.print(Text("  ‖ The guard holds the whole batch. Nobody is mailed until a person has looked:", style="magenta"))
+    for sentence in report.held:
+        out.print(Padding(Text(sentence), (0, 0, 0, 4)))
+
+
+def tell_again(out: Console, played: Played) -> None:
+    """The same run once more."""
+    report = played.done.report
+    rows = 0 if report is None else report.counts["rows"]
+    sent = 0 if played.done.delivery is None else played.done.delivery.sent
+    verdict = "every mail goes once." if not sent else "THIS MUST NOT HAPPEN."
+    out.print()
+    out.print(Rule(Text("And once more", style="bold"), align="left", style="bright_black"))
+    again = f"The same run again: {count(rows, 'subscription')} read, {count(sent, 'mail')} sent: {verdict}"
+    out.print(Padding(again, (0, 2)))
+
+
+def _program() -> str:
+    """What a person types to start us: `make demo` installs into a virtual environment that no shell looks into."""
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "monitor" and shutil.which("monitor") is None else "monitor"
+
+
+def tell_end(out: Console, played: Sequence[Played], caught: Sequence[CaughtMail], folder: Path, index: Path) -> None:
+    """Where everything lies, and what to do next."""
+    silent = sum(line.what == "not sent" for one in played for line in one.lines)
+    muted = sum(line.mail.reason == "baseline" for one in played for line in one.lines)
+    held = sum(line.what == "held" for one in played for line in one.lines)
+    people = {mail.recipients for mail in caught}
+    out.print()
+    out.print(Rule(style="bright_black"))
+    end = (
+        f"[bold]{count(len(caught), 'mail')}[/] to {count(len(people), 'customer')}, none twice; {held} held for a "
+        f"person; {silent} left unsent, each for a reason ({muted} of them from before the first run)."
+    )
+    out.print(Padding(end, (0, 2)))
+    out.print()
+    settings = folder / SETTINGS
+    someone = Counter(mail.recipients[0] for mail in caught).most_common(1)[0][0] if caught else "EMAIL"
+    batch = played[-1].done.report.batch_id if played[-1].done.report is not None else ""
+    program = _program()
+    rows = (
+        ("Look at the mails", str(index)),
+        ("", f"{folder / 'mails'}/000001.eml, .html, .txt ..."),
+        ("Ask why", f"{program} explain {someone} -c {settings}"),
+        ("Decide", f"{program} outbox review {batch} -c {settings}"),
+        ("Your own API", f"{program} init, then {program} check"),
+        ("Play on", f"{program} sandbox --control"),
+    )
+    for label, text in rows:
+        out.print(Text.assemble((f"  {label:<19}", "dim"), text), soft_wrap=True)  # a folded command cannot be copied
+    out.print()

@@ -1,0 +1,183 @@
+"""A pass in words: what was pulled, what changed, which mails went, which did not and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli import console
+from monitor.cli.passes import Pass
+from monitor.cli.words import count, kind_name, rule_words
+from monitor.domain.model import NotificationState, Situation
+from monitor.domain.words import mark_of, moment, name_of
+from monitor.store.summaries import EventCount
+from monitor.usecases.dispatch import Delivery
+from monitor.usecases.run import RunReport
+
+_S = NotificationState
+_NEWS = {one.value: name_of(one.value) for one in Situation} | {"healthy": "healthy again"}
+_WAITING = frozenset({_S.STAGED, _S.READY, _S.MERGED, _S.CLAIMED, _S.IN_DATA, _S.AMBIGUOUS})
+_OUTCOMES = {
+    "complete": ("complete", "green"),
+    "partial": ("partial: not every page could be read", "yellow"),
+    "held": ("held by the guard", "magenta"),
+    "already_running": ("another run of this account is in progress: nothing to do here", "cyan"),
+    "already_done": ("done already today", "cyan"),
+    "interrupted": ("interrupted: the next start goes on from here", "yellow"),
+    "failed": ("failed", "red"),
+    "delivered": ("delivery", "green"),
+}
+
+
+def print_pass(done: Pass) -> None:
+    """One account's part of the answer: results to stdout, what went wrong to stderr as well."""
+    out = console.stdout()
+    words, colour = _OUTCOMES.get(done.outcome, (done.outcome.replace("_", " "), "white"))
+    title = Text(done.account, style="bold").append(f"  {words}", style=f"not bold {colour}")
+    if done.report is not None and done.report.now_at is not None:
+        title.append(f"  {moment(done.report.now_at, ZoneInfo(done.zone))}", style="not bold dim")
+    out.print(title)
+    if done.error is not None:
+        for line in str(done.error).splitlines():
+            console.complain(f"{done.account}: {line}" if not line.startswith("accounts.") else line)
+        return
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", min_width=9)
+    facts.add_column(overflow="fold")
+    for label, text in _facts(done):
+        facts.add_row(f"  {label}", text)
+    out.print(facts)
+    _print_mails(out, done)
+    _print_held(out, done)
+    for problem in _problems(done):
+        console.warn(f"warning: {done.account}: {problem}")
+
+
+def _facts(done: Pass) -> Iterable[tuple[str, str]]:
+    report, delivery = done.report, done.delivery
+    if report is not None and report.run_id is not None:
+        yield "Pulled", pulled_words(report)
+        if report.baseline:
+            yield "First run", first_run_words(report)
+        elif done.changes:
+            yield "Changed", changed_words(done.changes)
+        else:
+            yield "Changed", "nothing"
+    if delivery is not None:
+        yield "Mails", delivery_words(delivery)
+        if delivery.waiting:
+            yield "Waiting", waiting_words(delivery, done.zone)
+        if delivery.stopped_by:
+            yield "Stopped", delivery.stopped_by
+
+
+def pulled_words(report: RunReport) -> str:
+    """`1,020 subscriptions on 11 pages, 32 changed`."""
+    counts = report.counts
+    words = [f"{count(counts['rows'], 'subscription')} on {count(counts['pages'], 'page')}"]
+    words += [f"{counts['new']:,} new"] if counts["new"] else []
+    words += [f"{counts['changed']:,} changed"] if counts["changed"] else []
+    words += [f"{counts['facts']:,} new in the event log"] if counts["facts"] else []
+    words += [f"{counts['bad']:,} unreadable (kept aside)"] if counts["bad"] else []
+    words += [f"{counts['missing']:,} missing"] if counts["missing"] else []
+    return ", ".join(words)
+
+
+def first_run_words(report: RunReport) -> str:
+    """What a baseline means."""
+    if report.outcome == "partial":
+        return "not complete yet: start it again; no mail is sent before one complete run"
+    return "recorded only, no mail; from now on what changes is mailed (monitor adopt mails what was open)"
+
+
+def changed_words(changes: Iterable[EventCount]) -> str:
+    """`12 payment failed, 3 paused, 8 bills paid`: situations by name; other fields in one figure."""
+    kinds: Counter[str] = Counter()
+    for one in changes:
+        kinds[one.kind] += one.count
+    named = [f"{number:,} {_NEWS[kind]}" for kind, number in kinds.most_common() if kind in _NEWS]
+    paid = kinds["bill_paid"]
+    other = sum(number for kind, number in kinds.items() if kind not in _NEWS) - paid
+    named += [count(paid, "bill") + " paid"] if paid else []
+    return ", ".join([*named, *([f"{other:,} other"] if other else [])])
+
+
+def delivery_words(delivery: Delivery) -> str:
+    """`27 sent, 2 not sent`, with what is odd."""
+    voided = sum(delivery.voided.values())
+    words = [f"{delivery.sent:,} sent" if delivery.sent else "none sent"]
+    words += [f"{voided:,} not sent any more"] if voided else []
+    words += [f"{delivery.deferred:,} to be tried again"] if delivery.deferred else []
+    words += [f"{delivery.failed:,} failed for good"] if delivery.failed else []
+    words += [f"{delivery.ambiguous:,} in doubt (the reply was lost)"] if delivery.ambiguous else []
+    words += [f"{delivery.held:,} held"] if delivery.held else []
+    return ", ".join(words)
+
+
+def waiting_words(delivery: Delivery, zone: str) -> str:
+    """`12 mails wait for 08:00 (Europe/Budapest); deliver again with ...`."""
+    wait = "waits" if delivery.waiting == 1 else "wait"
+    until = f" for {moment(delivery.waiting_until, ZoneInfo(zone))}" if delivery.waiting_until else ""
+    return f"{count(delivery.waiting, 'mail')} {wait}{until}; deliver again then with `monitor deliver`"
+
+
+def _print_mails(out: Console, done: Pass) -> None:
+    """A line a kind; why mails did not go stands beside them, in words."""
+    if not done.mails:
+        return
+    sent, rest = Counter[str](), Counter[str]()
+    why: dict[str, Counter[str]] = {}
+    for one in done.mails:
+        if one.state is _S.SENT:
+            sent[one.kind] += one.count
+            continue
+        rest[one.kind] += one.count
+        why.setdefault(one.kind, Counter())[_reason(one.state, one.reason)] += one.count
+    table = Table(box=None, padding=(0, 2), show_edge=False, header_style="dim")
+    table.add_column("  Mails by kind")
+    table.add_column("sent", justify="right")
+    table.add_column("not sent", justify="right")
+    table.add_column("because", overflow="fold")
+    for kind in sorted({*sent, *rest}, key=lambda kind: -sent[kind]):
+        reasons = "; ".join(f"{number:,} {words}" for words, number in why.get(kind, Counter()).most_common())
+        table.add_row(f"  {kind_name(kind)}", _figure(sent[kind]), _figure(rest[kind]), reasons)
+    out.print()
+    out.print(table)
+
+
+def _reason(state: NotificationState, reason: str | None) -> str:
+    if state is _S.HELD:
+        return f"held: {rule_words(reason) or 'waits for a person'}"
+    if state in _WAITING:
+        return rule_words(reason) or "ready to go"
+    if state is _S.UNSETTLED:
+        return "may have been delivered, is not sent again"
+    return rule_words(reason) or mark_of(state)
+
+
+def _figure(number: int) -> str:
+    return f"{number:,}" if number else "-"
+
+
+def _print_held(out: Console, done: Pass) -> None:
+    report = done.report
+    if report is not None and report.held:
+        out.print()
+        out.print(Text("  The guard holds these mails; nothing of this run was sent:", style="magenta"))
+        for sentence in report.held:
+            out.print(f"    - {sentence}", markup=False)
+    for one in done.waiting_for_people:
+        wait = "waits" if one.mails == 1 else "wait"
+        look = f"monitor outbox review {one.batch_id}" if one.whole else "monitor outbox list --state held"
+        said = f"  Batch {one.batch_id}: {count(one.mails, 'mail')} {wait} for a person. Look, then decide: {look}"
+        out.print(said, markup=False, soft_wrap=True)
+
+
+def _problems(done: Pass) -> list[str]:
+    problems = [] if done.report is None else list(done.report.problems)
+    return problems + ([] if done.delivery is None else done.delivery.problems)

@@ -1,0 +1,83 @@
+"""Short forms for tables, where a line counts many mails: the ledger's own sentences carry one mail's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from monitor.domain.words import CAUSES, RULES, moment, name_of, sentence
+
+_VARIANTS: Mapping[str, str] = {
+    "allowance": "the allowance covers no further bill",
+    "balance": "the wallet holds too little for the next bill",
+    "other": "for a reason the API does not name",
+    "customer": "by the customer",
+    "merchant": "by the merchant",
+    "billing_failed": "after the last failed bill",
+    "trial_not_converted": "the trial was never confirmed",
+    "merchant_closed": "the merchant closed the product",
+    "inactive_on_chain": "it is not active on the chain any more",
+}
+
+_SHORT: Mapping[str, str] = {
+    "already_told": "they were told when it was stopped",
+    "baseline": "was there before the first run",
+    "by_hand": "held by hand",
+    "capped": "this address had its mails for 24 hours",
+    "deferred": "the mail server asked to try later",
+    "ended": "the subscription ended before the mail left",
+    "expired": "it would come too late to be of use",
+    "guard": "the guard holds its batch",
+    "healed": "it healed before the mail left",
+    "not_due_yet": "its bill moved; it comes due later",
+    "operator_decides": "only a person may release this kind",
+    "per_address": "one address would get too many urgent mails",
+    "poisoned": "it could not be made",
+    "recovered": "it recovered before the mail left",
+    "rejected": "an operator rejected it",
+    "replaced": "something newer took its place",
+    "returned": "goes with the next pass",
+    "skipped_late": "it came due too long ago",
+    "stale": "waits until the subscription can be read again",
+    "superseded": "it was not true any more",
+    "unknown_state": "its state is not known now",
+    "unmailable": "the address cannot be mailed",
+    "window": "waits for the sending hours",
+}
+
+
+def kind_name(kind: str) -> str:
+    """`Low on funds`."""
+    return name_of(kind).capitalize()
+
+
+def variant_words(variant: str) -> str:
+    """The cause or reason in words; nothing where a kind has but one text."""
+    return _VARIANTS.get(variant) or CAUSES.get(variant, "")
+
+
+def rule_words(rule: str | None) -> str:
+    """Why mails did not go, or not yet, for many at once."""
+    if not rule:
+        return ""
+    return _SHORT.get(rule) or sentence(rule)
+
+
+def rule_sentence(rule: str | None, why: str | None, until: datetime, not_after: datetime | None, zone: str) -> str:
+    """Why one mail would not go, or not yet, with its values."""
+    if rule not in RULES:
+        return rule_words(rule)
+    local = ZoneInfo(zone)
+    values = {"until": moment(until, local), "due_at": moment(until, local), "not_after": moment(not_after, local)}
+    return sentence(rule, why=why or "", **values).removesuffix(": ")
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 mail`, `30,214 mails`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def tail(ext_id: str) -> str:
+    """`…0000fe`: the end of a long id."""
+    return f"…{ext_id[-6:]}"

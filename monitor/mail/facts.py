@@ -1,0 +1,155 @@
+"""A letter's facts in the customer's words: what templates may print, by name.
+
+A fact that is not known is an `UnknownFact`: `{% if fact %}` asks for it, printing it is an error. So no mail ever says
+"None", "0.00" or a date of the year 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from jinja2 import Undefined, UndefinedError
+
+from monitor.domain.letter import Letter
+from monitor.domain.links import safe_link
+from monitor.domain.model import ZERO_TIME_YEAR
+from monitor.mail.address import parse_sender
+from monitor.mail.brand import palette
+from monitor.mail.clean import greetable, isolated, one_line
+from monitor.mail.wording import NBSP, Wording, moment
+
+PRODUCT_LONGEST = 60
+PRODUCT_IN_SUBJECT = 26
+_DEADLINES = (
+    "next_bill", "next_attempt", "cancellation", "paid_until", "trial_end", "ends",
+)  # fmt: skip
+_PAST = ("ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "amount_due_as_of")
+_TOKENS = (
+    "amount_due", "allowance_left", "approve_more", "approve_total", "maximum_now", "maximum_to_set", "approved",
+)  # fmt: skip
+
+
+class UnknownFact(Undefined):
+    """A fact nobody told us: false in a condition, an error when printed."""
+
+    __slots__ = ()
+
+    def __str__(self) -> NoReturn:
+        raise UndefinedError(self._undefined_message)
+
+    def __iter__(self) -> NoReturn:
+        raise UndefinedError(self._undefined_message)
+
+    def __len__(self) -> NoReturn:
+        raise UndefinedError(self._undefined_message)
+
+
+def facts_of(letter: Letter, wording: Wording) -> dict[str, Any]:
+    """Every name a template may use, for this letter (docs/templates.md lists them)."""
+    facts: dict[str, Any] = {
+        "kind": letter.kind.value,
+        "variant": letter.variant,
+        "step": letter.step,
+        "is_last_call": letter.step == "last_call",
+        "is_repeated": letter.step != "first" and not letter.first_in_episode,
+        "is_refusable": letter.refusable,
+        "amounts_uncertain": letter.amounts_uncertain,
+        "approve_bills": letter.approve_bills,
+    }
+    facts |= _texts(letter, wording)
+    facts |= _moments(letter, wording)
+    facts |= _amounts(letter, wording)
+    facts |= _links(letter)
+    facts |= _frame(letter, wording)
+    return facts
+
+
+def _texts(letter: Letter, wording: Wording) -> dict[str, Any]:
+    def text(name: str, value: str | None, longest: int) -> Any:
+        line = one_line(value, longest) if value else ""
+        return isolated(line, is_rtl=wording.is_rtl) if line else _unknown(name)
+
+    brand = letter.brand
+    return {
+        "brand": text("brand", brand.name, 60),
+        "postal_address": text("postal_address", brand.postal_address, 200),
+        "phrase": text("phrase", brand.phrase, 80),
+        "product": text("product", letter.product, PRODUCT_LONGEST),
+        "product_short": text("product_short", letter.product, PRODUCT_IN_SUBJECT),
+        "customer_name": text("customer_name", greetable(letter.customer_name), 60),
+        "token": text("token", letter.token, 16),
+        "sub_tail": text("sub_tail", letter.sub_tail, 12),
+        "wallet_tail": text("wallet_tail", letter.wallet_tail, 12),
+        "reference": text("reference", letter.reference, 60),
+        "last_bill_tx": text("last_bill_tx", letter.last_bill_tx, 120),
+        "message_code": message_code(letter.notification_id),
+    }
+
+
+def _moments(letter: Letter, wording: Wording) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name in _DEADLINES + _PAST:
+        field = name if name == "amount_due_as_of" else f"{name}_at"
+        at: datetime | None = getattr(letter, field)
+        known = at is not None and at.year > ZERO_TIME_YEAR + 1
+        facts[name] = (
+            moment(at, letter.zone, wording, deadline=name in _DEADLINES)
+            if at is not None and known
+            else _unknown(name)
+        )
+    until, now = letter.paid_until_at, letter.now
+    facts["has_access"] = bool(facts["paid_until"]) and until is not None and now is not None and until > now
+    return facts
+
+
+def _amounts(letter: Letter, wording: Wording) -> dict[str, Any]:
+    token = one_line(letter.token, 16) if letter.token else None
+    facts: dict[str, Any] = {}
+    for name in _TOKENS:
+        value: Decimal | None = getattr(letter, name)
+        shown = value is not None and token is not None
+        facts[name] = f"{wording.number(value)}{NBSP}{token}" if value is not None and shown else _unknown(name)
+    for name, usd in (("price", letter.price_usd), ("last_bill_usd", letter.last_bill_usd)):
+        # "0" means that the product's price counts; a letter without it does not know the price.
+        facts[name] = f"{wording.number(usd)}{NBSP}USD" if usd else _unknown(name)
+    facts["nothing"] = f"0{NBSP}USD"
+    facts["every"] = wording.every(letter.period) if letter.period else _unknown("every")
+    return facts
+
+
+def _links(letter: Letter) -> dict[str, Any]:
+    found: Mapping[str, str | None] = {
+        "manage_link": _link(letter.manage_link, letter.link_hosts),
+        "product_link": _link(letter.product_link, letter.link_hosts),
+        "brand_url": _link(letter.brand.url, None),
+        "unsubscribe_url": _link(letter.unsubscribe_url, None) if letter.refusable else None,
+    }
+    return {name: link or _unknown(name) for name, link in found.items()}
+
+
+def _frame(letter: Letter, wording: Wording) -> dict[str, Any]:
+    return {
+        "contact": parse_sender(letter.reply_to)[1],
+        "colors": palette(letter.brand.color),
+        "lang": wording.lang,
+        "dir": "rtl" if wording.is_rtl else "ltr",
+        "start": "right" if wording.is_rtl else "left",
+        "end": "left" if wording.is_rtl else "right",
+    }
+
+
+def message_code(notification_id: str) -> str:
+    """What a customer reads out to the merchant: the first ten digits of the outbox id, `3F9A1-C277B`."""
+    digits = "".join(char for char in notification_id if char.isalnum())[:10].upper()
+    return f"{digits[:5]}-{digits[5:]}"
+
+
+def _link(url: str | None, hosts: tuple[str, ...] | None) -> str | None:
+    return safe_link(url, hosts) if url else None
+
+
+def _unknown(name: str) -> UnknownFact:
+    return UnknownFact(hint=f"{name} is not known for this mail: ask with {{% if {name} %}} before it is printed")

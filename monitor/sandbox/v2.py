@@ -1,0 +1,311 @@
+"""API v2 over HTTP (contract v2): a Starlette app that reads a world and bends its answers by `Faults`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email.utils import format_datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from monitor.clock import Clock, SystemClock
+from monitor.sandbox import mangle, v2_query
+from monitor.sandbox.entities import Subscription
+from monitor.sandbox.faults import Answer, Call, Faults
+from monitor.sandbox.v2_query import ApiError, Place, invalid, not_found
+from monitor.sandbox.v2_shapes import Shapes
+from monitor.sandbox.world import World
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PUBLIC = ("currencies", "currency")
+Handler = Callable[[Call], Answer]
+
+
+def answer(value: object) -> Answer:
+    """200 with this JSON."""
+    return Answer(body=dump(value).encode())
+
+
+def dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class V2:
+    """The routes. Handlers are plain functions of a call; `_serve` adds key, faults, headers."""
+
+    def __init__(self, world: World, faults: Faults, *, clock: Clock | None = None, prefix: str = "/v2") -> None:
+        self._world = world
+        self._faults = faults
+        self._clock = clock or SystemClock()
+        self._ids = itertools.count(1)
+        self.shapes = Shapes(world)
+        routes: tuple[tuple[str, str, Handler], ...] = (
+            ("me", "/me", self._me),
+            ("subscriptions", "/transaction/subscriptions", self._subscriptions),
+            ("subscription", "/transaction/subscription/{id}", self._subscription),
+            ("bills", "/transaction/subscription/{id}/bills", self._bills),
+            ("failures", "/transaction/failures", self._failures),
+            ("products", "/product", self._products),
+            ("product", "/product/uuid/{id}", self._product),
+            ("customers", "/customer/all", self._customers),
+            ("customer", "/customer/uuid/{id}", self._customer),
+            ("currencies", "/utils/all-available-currencies", self._currencies),
+            ("currency", "/utils/currency/id/{id}", self._currency),
+            ("events", "/webhooks/events", self._events),
+            ("event", "/webhooks/events/{id}", self._event),
+        )
+        self.routes = [Route(prefix + path, self._endpoint(name, handle)) for name, path, handle in routes]
+        self.routes.append(Route("/{rest:path}", self._endpoint("unknown", self._unknown)))
+
+    def app(self, *extra: Route) -> Starlette:
+        """The ASGI app, with further routes before its own."""
+        return Starlette(routes=[*extra, *self.routes])
+
+    # One request
+
+    def _endpoint(self, name: str, handle: Handler) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            query = dict(request.query_params)
+            call = Call(
+                name,
+                request.url.path,
+                query,
+                dict(request.headers),
+                asyncio.get_running_loop().time(),
+                page=v2_query.page_number(query),
+                params=dict(request.path_params),
+            )
+            return await self._serve(self._faults.count(call), handle)
+
+        return endpoint
+
+    async def _serve(self, call: Call, handle: Handler) -> Response:
+        rules = [rule for rule in self._faults.rules if rule.meets(call)]
+        for rule in rules:
+            if rule.wait is not None:
+                await rule.wait()
+        asked = call.headers.get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else f"req-{next(self._ids)}"
+        try:
+            self._authorize(call)
+            result = handle(call)
+        except ApiError as error:
+            body = {
+                "error": str(error),
+                "code": error.code,
+                "details": error.details,
+                "requestId": request_id,
+            }
+            result = Answer(error.status, dump(body).encode())
+        for rule in rules:
+            if rule.act is not None:
+                result = rule.act(call, result)
+        now = self._clock.now() + self._faults.clock_skew
+        headers = {
+            "Content-Type": "application/json",
+            "Date": format_datetime(now, usegmt=True),
+            "X-Request-Id": request_id,
+            **result.headers,
+        }
+        body_bytes = result.bytes()
+        if result.cut_after is not None:
+            return BrokenResponse(body_bytes, result.status, headers, cut_after=result.cut_after)
+        return Response(body_bytes, result.status, headers)
+
+    def _authorize(self, call: Call) -> None:
+        if call.route in _PUBLIC or call.route == "unknown":
+            return
+        if self._faults.revoked or call.headers.get("x-api-key") != self._world.ids.api_key:
+            raise ApiError(401, "unauthorized", "unknown, expired or revoked key")
+
+    def _member(self, call: Call) -> int | None:
+        """The member on whose behalf it is asked; 404 for anybody else (contract v2, section 1)."""
+        text = call.headers.get("on-behalf-of")
+        if text is None:
+            return None
+        member = self._world.ids.read("member", text.lower())
+        if member is None or member >= self._world.merchant.members:
+            raise not_found("member")
+        return member
+
+    # Routes
+
+    def _unknown(self, _call: Call) -> Answer:
+        raise not_found("route")
+
+    def _me(self, call: Call) -> Answer:
+        shape, member = self.shapes.me(), self._member(call)
+        if member is not None:
+            uuid = self._world.ids.member(member)
+            shape |= {"role": "user", "onBehalfOf": uuid}
+            shape["space"] |= {"uuid": uuid, "userUuid": uuid}
+        shape["space"] |= self._faults.me
+        return answer(shape)
+
+    def _row(self, sub: Subscription) -> str:
+        shape = self.shapes.subscription(sub)
+        if self._faults.bend is not None:
+            shape = self._faults.bend(shape)
+        name = self._faults.mangled.get(self._world.id_of(sub))
+        return dump(shape) if name is None else mangle.MANGLES[name].apply(shape)
+
+    def _subscriptions(self, call: Call) -> Answer:
+        limit = v2_query.limit_of(call.query, default=20, maximum=100)
+        after = v2_query.place_of(call.query.get("cursor"))
+        tests = v2_query.filters(self._world, call.query, member=self._member(call))
+        if after is not None and self._faults.between_pages is not None:
+            self._faults.between_pages(after.page)
+        offset = self._faults.paging == "offset"
+        place = None if offset else after
+        by_change = self._faults.order == "updated"
+        order = v2_query.newest_change_first if by_change else v2_query.newest_first
+        rows: Iterator[Subscription] = order(self._world, place)
+        if offset and after is not None:
+            matching = (sub for sub in rows if all(test(sub) for test in tests))
+            rows = itertools.islice(matching, after.row, None)
+        page, more = v2_query.page_of(rows, tests, limit)
+        cursor = self._next(after, page, offset=offset) if more else None
+        return Answer(rows=tuple(self._row(sub) for sub in page), next_cursor=cursor)
+
+    @staticmethod
+    def _next(after: Place | None, page: Sequence[Subscription], *, offset: bool) -> str:
+        number = (after.page if after else 1) + 1
+        if offset:
+            return Place((after.row if after else 0) + len(page), number).cursor()
+        last = page[-1]
+        return Place(last.n, number, last.updated_at.isoformat()).cursor()
+
+    def _found(self, call: Call) -> Subscription:
+        sub, member = self._world.find(call.params["id"]), self._member(call)
+        everybody = v2_query.flag_of(call.query, "includeMembers") and member is None
+        if sub is None or not (everybody or sub.member == member):
+            raise not_found("subscription")
+        return sub
+
+    def _subscription(self, call: Call) -> Answer:
+        return Answer(body=self._row(self._found(call)).encode("utf-8", "surrogatepass"))
+
+    def _bills(self, call: Call) -> Answer:
+        sub = self._found(call)
+        shapes = [self.shapes.bill(sub, bill) for bill in reversed(self._world.bills_of(sub))]
+        return _listed(call.query, shapes, default=20, maximum=100)
+
+    def _failures(self, call: Call) -> Answer:
+        query = call.query
+        if query.get("kind") not in (None, "", "payment", "subscriptionCheckout", "bill"):
+            raise invalid("kind", "is not a kind")
+        wanted = query.get("subscriptionUuid")
+        sub = self._world.find(wanted) if wanted else None
+        after_at = v2_query.instant_of(query, "createdAfter")
+        before_at = v2_query.instant_of(query, "createdBefore")
+        shapes = [
+            self.shapes.failure(failure)
+            for failure in reversed(self._world.failures)
+            if query.get("kind") in (None, "", "bill")
+            and (not wanted or failure.subscription is sub)
+            and query.get("category") in (None, "", str(failure.category))
+            and (after_at is None or failure.at > after_at)
+            and (before_at is None or failure.at < before_at)
+        ]
+        return _listed(query, shapes, default=10, maximum=50)
+
+    def _products(self, call: Call) -> Answer:
+        hidden = v2_query.flag_of(call.query, "includeHidden")
+        shown = [product for product in self._world.products if product.active or hidden]
+        return answer([self.shapes.product(product) for product in shown])
+
+    def _product(self, call: Call) -> Answer:
+        n = self._world.ids.read("product", call.params["id"])
+        if n is None or n >= len(self._world.products):
+            raise not_found("product")
+        return answer(self.shapes.product(self._world.products[n]))
+
+    def _customers(self, call: Call) -> Answer:
+        email = call.query.get("email", "").lower()
+        shapes = [
+            self.shapes.customer(customer)
+            for customer in reversed(self._world.customers)
+            if not customer.deleted and (not email or customer.email == email)
+        ]
+        return _listed(call.query, shapes, default=10, maximum=100)
+
+    def _customer(self, call: Call) -> Answer:
+        n = self._world.ids.read("customer", call.params["id"])
+        if n is None or n >= len(self._world.customers) or self._world.customers[n].deleted:
+            raise not_found("customer")
+        return answer(self.shapes.customer(self._world.customers[n]))
+
+    def _currencies(self, call: Call) -> Answer:
+        test = v2_query.flag_of(call.query, "test") or False
+        tokens = self._world.currencies if test == self._world.test else []
+        return answer([self.shapes.currency(currency) for currency in tokens])
+
+    def _currency(self, call: Call) -> Answer:
+        for currency in self._world.currencies:
+            if str(currency.id) == call.params["id"]:
+                return answer(self.shapes.currency(currency))
+        raise not_found("currency")
+
+    def _events(self, call: Call) -> Answer:
+        limit = v2_query.limit_of(call.query, default=20, maximum=100)
+        kind, before = call.query.get("type"), call.query.get("cursor")
+        last = None
+        if before:
+            last = self._world.ids.read("event", before)
+            if last is None:
+                raise invalid("cursor", "is not an event of this space")
+        everybody = v2_query.flag_of(call.query, "includeMembers")
+        lines = (
+            line
+            for line in reversed(self._world.happenings)
+            if (last is None or line.n < last) and (everybody or line.subscription.member is None)
+        )
+        shapes = (self.shapes.event(line) for line in lines)
+        page = list(itertools.islice((shape for shape in shapes if kind in (None, "", shape["type"])), limit + 1))
+        cursor = page[limit - 1]["id"] if len(page) > limit else None
+        return Answer(rows=tuple(dump(shape) for shape in page[:limit]), next_cursor=cursor)
+
+    def _event(self, call: Call) -> Answer:
+        n = self._world.ids.read("event", call.params["id"])
+        for line in reversed(self._world.happenings):
+            if line.n == n:
+                return answer({**self.shapes.event(line), "deliveries": []})
+        raise not_found("event")
+
+
+def _listed(query: Mapping[str, str], shapes: Sequence[dict[str, Any]], *, default: int, maximum: int) -> Answer:
+    """A page of a short list; its cursor names the last row that was shown."""
+    limit = v2_query.limit_of(query, default=default, maximum=maximum)
+    begin, number = 0, 1
+    if after := v2_query.place_of(query.get("cursor")):
+        known = [n for n, shape in enumerate(shapes) if shape["uuid"] == after.key]
+        if not known:
+            raise invalid("cursor", "is not valid")
+        begin, number = known[0] + 1, after.page
+    page = shapes[begin : begin + limit]
+    more = begin + limit < len(shapes)
+    cursor = Place(0, number + 1, page[-1]["uuid"]).cursor() if more else None
+    return Answer(rows=tuple(dump(shape) for shape in page), next_cursor=cursor)
+
+
+class BrokenResponse(Response):
+    """Sends a part of the body, then breaks the connection as a dying server would."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str], *, cut_after: int) -> None:
+        super().__init__(body, status, headers)
+        self._cut_after = cut_after
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if self._cut_after:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            part = bytes(self.body)[: self._cut_after]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        scope["state"]["connection"].break_off()

@@ -1,0 +1,69 @@
+"""Accounts: one merchant's connection, and how far we are with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.store.schema import accounts
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    id: int
+    name: str
+    provider: str
+    space_uuid: str | None
+    mode: str
+    baselined_at: datetime | None
+    sweep_started_at: datetime | None
+    log_watermark: str | None
+    time_travel: timedelta | None
+    paused_at: datetime | None
+    sender_paused_until: datetime | None
+    sender_pause_reason: str | None
+
+
+_COLUMNS = tuple(accounts.c[name] for name in AccountRow.__dataclass_fields__)
+
+
+async def find_account(conn: AsyncConnection, name: str) -> AccountRow | None:
+    """The stored account; None before its first run."""
+    row = (await conn.execute(select(*_COLUMNS).where(accounts.c.name == name))).one_or_none()
+    return None if row is None else AccountRow(*row)
+
+
+async def ensure_account(conn: AsyncConnection, name: str, provider: str, mode: str) -> AccountRow:
+    """The stored account, made now if this is first contact. Idempotent, also when two processes meet at it."""
+    found = await find_account(conn, name)
+    if found is None:
+        insert = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
+        await conn.execute(
+            insert(accounts)
+            .values(name=name, provider=provider, mode=mode)
+            .on_conflict_do_nothing(index_elements=["name"])
+        )
+        found = await find_account(conn, name)
+    if found is None:  # the row was written a line above, by this transaction or by one that it waited for
+        raise LookupError(name)
+    return found
+
+
+async def lock_account(conn: AsyncConnection, account_id: int) -> AccountRow:
+    """The account under its row lock: GATE and DECIDE begin with it, so that two of them never count at once.
+
+    A lock that rows may still refer to (FOR NO KEY UPDATE): a PAGE that writes an event meanwhile must not wait for a
+    GATE which in turn waits for that PAGE's notifications.
+    """
+    statement = select(*_COLUMNS).where(accounts.c.id == account_id).with_for_update(key_share=True)
+    return AccountRow(*(await conn.execute(statement)).one())
+
+
+async def change_account(conn: AsyncConnection, account_id: int, **values: object) -> None:
+    """Set columns of one account."""
+    await conn.execute(update(accounts).where(accounts.c.id == account_id).values(**values))

@@ -1,0 +1,237 @@
+"""Read what decides about a waiting mail, and what it will print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.domain.model import Episode, Kind, NotificationState, Urgency
+from monitor.store.ledger import read_episode
+from monitor.store.outbox import in_states
+from monitor.store.schema import attempts, customers, episodes, notifications, templates
+from monitor.store.subscriptions import StoredSubscription, load_subscriptions
+
+S = NotificationState
+_DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMail:
+    """A notification with its episode, its subscription and its customer."""
+
+    id: str
+    state: NotificationState
+    kind: Kind
+    variant: str
+    step: str
+    customer_key: str
+    urgency: Urgency
+    not_after: datetime | None
+    due_at: datetime
+    tries: int
+    poisoned: int
+    copies: int
+    message_id: str | None
+    date_hdr: str | None
+    template_hash: str | None
+    letter: str | None
+    batch_id: int
+    episode: Episode
+    subscription: StoredSubscription
+    situation_open: bool
+    address: str | None
+    address_mac: str | None
+    name: str | None
+    locale: str | None
+    zone: str | None
+    deleted: bool
+    erased: bool
+    shared_address: bool
+    first_message_id: str | None
+    """Message-ID of the first delivered mail of this episode."""
+    released: bool = False
+    """An operator released this very mail from a hold."""
+
+
+async def load_mails(conn: AsyncConnection, account_id: int, ids: Sequence[str]) -> list[StoredMail]:
+    """The mails with these ids, in that order; unknown ids are left out."""
+    if not ids:
+        return []
+    wanted = list(ids)
+    rows = {row.id: row for row in await conn.execute(select(notifications).where(notifications.c.id.in_(wanted)))}
+    spells = await _episodes(conn, {row.episode_id for row in rows.values()})
+    subs = await load_subscriptions(conn, account_id, ids={row.subscription_id for row in rows.values()})
+    by_id = {one.id: one for one in subs.values()}
+    owners = await _customers(conn, account_id, {one.snapshot.customer_ext_id for one in subs.values()})
+    shared = await _shared(conn, account_id, {row.address_mac for row in owners.values()})
+    open_spells = await _open_spells(conn, by_id)
+    firsts = await _first_message_ids(conn, spells)
+    released = await _released(conn, wanted)
+    return [
+        _read(
+            rows[mail_id],
+            spells[rows[mail_id].episode_id],
+            by_id[rows[mail_id].subscription_id],
+            owners.get(by_id[rows[mail_id].subscription_id].snapshot.customer_ext_id or ""),
+            shared,
+            open_spells,
+            firsts,
+            released,
+        )
+        for mail_id in wanted
+        if mail_id in rows
+    ]
+
+
+async def recent_mails(
+    conn: AsyncConnection, account_id: int, macs: Sequence[str], now: datetime
+) -> dict[str, tuple[int, datetime | None]]:
+    """By address: (mails of the last 24 h, those on their way counted too, and when the oldest of them went)."""
+    n = notifications.c
+    statement = (
+        select(n.address_mac, func.count(), func.min(n.sent_at))
+        .where(
+            n.account_id == account_id,
+            n.address_mac.in_(list(macs)),
+            (n.sent_at > now - _DAY) | n.state.in_((S.CLAIMED, S.IN_DATA, S.AMBIGUOUS)),
+        )
+        .group_by(n.address_mac)
+    )
+    return {row[0]: (int(row[1]), row[2]) for row in await conn.execute(statement)}
+
+
+async def recent_verdicts(conn: AsyncConnection, account_id: int, since: datetime | None, limit: int) -> list[bool]:
+    """Whether each of the newest mails was refused with 5xx, oldest first: the breaker's memory."""
+    statement = (
+        select(attempts.c.outcome)
+        .join(notifications, notifications.c.id == attempts.c.notification_id)
+        .where(notifications.c.account_id == account_id, attempts.c.outcome.in_(("sent", "refused", "deferred")))
+        .order_by(attempts.c.id.desc())
+        .limit(limit)
+    )
+    if since is not None:
+        statement = statement.where(attempts.c.at > since)
+    return [row.outcome == "refused" for row in (await conn.execute(statement)).all()][::-1]
+
+
+async def load_template_files(conn: AsyncConnection, digest: str) -> str | None:
+    """The template files of this hash, as stored with the first mail that used them."""
+    found: str | None = (
+        await conn.execute(select(templates.c.files).where(templates.c.hash == digest))
+    ).scalar_one_or_none()
+    return found
+
+
+async def waiting(conn: AsyncConnection, account_id: int, now: datetime) -> tuple[int, datetime | None]:
+    """How many mails wait for a later time, and for which the next does."""
+    n = notifications.c
+    row = (
+        await conn.execute(
+            select(func.count(), func.min(n.next_try_at)).where(
+                n.account_id == account_id, in_states(S.READY, S.AMBIGUOUS), n.next_try_at > now
+            ),
+        )
+    ).one()
+    return int(row[0]), row[1]
+
+
+async def _episodes(conn: AsyncConnection, ids: set[str]) -> dict[str, Episode]:
+    result = await conn.execute(select(episodes).where(episodes.c.id.in_(list(ids))))
+    return {row.id: read_episode(row._mapping) for row in result}
+
+
+async def _customers(conn: AsyncConnection, account_id: int, ext_ids: set[str | None]) -> dict[str, Any]:
+    statement = select(customers).where(
+        customers.c.account_id == account_id, customers.c.ext_id.in_([one for one in ext_ids if one])
+    )
+    return {row.ext_id: row for row in await conn.execute(statement)}
+
+
+async def _shared(conn: AsyncConnection, account_id: int, macs: set[str | None]) -> set[str]:
+    """Addresses that several living customers have."""
+    statement = (
+        select(customers.c.address_mac)
+        .where(
+            customers.c.account_id == account_id,
+            customers.c.address_mac.in_([mac for mac in macs if mac]),
+            customers.c.deleted.is_(False),
+        )
+        .group_by(customers.c.address_mac)
+        .having(func.count() > 1)
+    )
+    return set((await conn.execute(statement)).scalars())
+
+
+async def _open_spells(conn: AsyncConnection, subs: dict[int, StoredSubscription]) -> set[int]:
+    statement = select(episodes.c.subscription_id).where(
+        episodes.c.subscription_id.in_(list(subs)), episodes.c.closed_at.is_(None)
+    )
+    return set((await conn.execute(statement)).scalars())
+
+
+async def _released(conn: AsyncConnection, ids: Sequence[str]) -> set[str]:
+    """Mails that an operator let go one by one."""
+    a = attempts.c
+    statement = select(a.notification_id).where(
+        a.notification_id.in_(list(ids)), a.phase == "operator", a.outcome == "released"
+    )
+    return set((await conn.execute(statement)).scalars())
+
+
+async def _first_message_ids(conn: AsyncConnection, spells: dict[str, Episode]) -> dict[str, str]:
+    n = notifications.c
+    statement = (
+        select(n.episode_id, n.message_id)
+        .where(n.episode_id.in_(list(spells)), n.state == S.SENT)
+        .order_by(n.sent_at.desc())
+    )
+    return {row.episode_id: row.message_id for row in await conn.execute(statement) if row.message_id}
+
+
+def _read(
+    row: Any,
+    episode: Episode,
+    subscription: StoredSubscription,
+    owner: Any,
+    shared: set[str],
+    open_spells: set[int],
+    firsts: dict[str, str],
+    released: set[str],
+) -> StoredMail:
+    return StoredMail(
+        id=row.id,
+        state=S(row.state),
+        kind=Kind(row.kind),
+        variant=row.variant,
+        step=row.step,
+        customer_key=row.customer_key,
+        urgency=Urgency(row.urgency),
+        not_after=row.not_after,
+        due_at=row.due_at,
+        tries=row.tries,
+        poisoned=row.poisoned,
+        copies=row.copies,
+        message_id=row.message_id,
+        date_hdr=row.date_hdr,
+        template_hash=row.template_hash,
+        letter=row.letter,
+        batch_id=row.batch_id,
+        episode=episode,
+        subscription=subscription,
+        situation_open=subscription.id in open_spells,
+        address=None if owner is None else owner.email,
+        address_mac=None if owner is None else owner.address_mac,
+        name=None if owner is None else owner.name,
+        locale=None if owner is None else owner.locale,
+        zone=None if owner is None else owner.zone,
+        deleted=owner is not None and owner.deleted,
+        erased=owner is not None and owner.erased_at is not None,
+        shared_address=owner is not None and owner.address_mac in shared,
+        first_message_id=firsts.get(row.episode_id),
+        released=row.id in released,
+    )

@@ -1,0 +1,184 @@
+"""Connections and transactions. Who asks for `write()` owns the transaction; store functions never commit.
+
+SQLite: every writing transaction is BEGIN IMMEDIATE (a deferred one that reads and then writes fails at once under
+contention, whatever busy_timeout says), WAL, synchronous=FULL (NORMAL may roll a `sent` mark back after a power loss).
+PostgreSQL: READ COMMITTED, no prepared statements that a pooler in transaction mode would lose.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from monitor.errors import ConfigError, StoreError
+
+BUSY_TIMEOUT_MS = 30_000
+_NETWORK_DISKS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "fuse.glusterfs"}
+)
+
+
+class Database:
+    """One database, SQLite or PostgreSQL, behind the same two doors: `read()` and `write()`."""
+
+    def __init__(self, url: str, *, pooled: bool = True) -> None:
+        """Nothing is opened yet. Raises `ConfigError` for a scheme we do not speak, or whose driver is missing."""
+        self.url = _async_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.path = Path(self.url.database) if self.is_sqlite and self.url.database else None
+        self.engine = self._engine(pooled=pooled)
+
+    def _engine(self, *, pooled: bool) -> AsyncEngine:
+        if not self.is_sqlite:
+            pool = {"pool_size": 8, "max_overflow": 8, "pool_pre_ping": True} if pooled else {"poolclass": NullPool}
+            try:
+                return create_async_engine(
+                    self.url,
+                    hide_parameters=True,  # they hold names and addresses, and errors end up in logs
+                    connect_args={"prepare_threshold": None},
+                    **pool,
+                )
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"database.url: PostgreSQL needs the module {error.name}, which is not installed: "
+                    "install subscription-monitor[postgres]"
+                ) from None
+        engine = create_async_engine(self.url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may write: committed at the end, rolled back on any exception.
+
+        Raises `StoreError` when the database refuses (read-only, full, gone).
+        """
+        self._check_folder()
+        try:
+            async with self.engine.connect() as conn, conn.begin():
+                yield conn
+        except DBAPIError as error:
+            raise _explained(error, self) from error
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads; it never waits for a writer."""
+        self._check_folder()
+        try:
+            async with self.engine.connect() as conn:
+                await conn.execution_options(monitor_read=True)
+                async with conn.begin():
+                    yield conn
+        except DBAPIError as error:
+            raise _explained(error, self) from error
+
+    def _check_folder(self) -> None:
+        """Before the driver: its thread would complain on stderr beside our error."""
+        if self.path is not None and not self.path.parent.is_dir():
+            raise _cannot_be_opened(str(self.path))
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent."""
+        await self.engine.dispose()
+
+    def check_disk(self) -> None:
+        """Refuse a SQLite file on a network disk, where its locks are not to be trusted. Raises `ConfigError`."""
+        if self.path is None:
+            return
+        kind = filesystem_of(self.path.absolute().parent)
+        if kind in _NETWORK_DISKS:
+            raise ConfigError(
+                f"database.url: {self.path} lies on a network disk ({kind}), where SQLite's locks do not hold; "
+                "use a local disk or PostgreSQL",
+            )
+
+
+async def db_now(conn: AsyncConnection) -> datetime:
+    """The database's own clock (aware UTC): leases and observation times are its, on every machine the same."""
+    if conn.dialect.name == "postgresql":
+        value = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return value.astimezone(UTC)  # type: ignore[no-any-return]  # psycopg gives an aware datetime
+    value = (await conn.execute(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))).scalar_one()
+    return datetime.fromisoformat(f"{value}+00:00")
+
+
+def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The type of the filesystem that holds `folder`; "" where the system does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in lines:
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        point = parts[1].replace("\\040", " ")
+        inside = os.path.commonpath([point, str(folder)]) == point if point.startswith("/") else False
+        if inside and len(point) >= len(best):
+            best, kind = point, parts[2]
+    return kind
+
+
+def _async_url(url: str) -> URL:
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigError(f"database.url: {backend} is not supported; use sqlite:///file.db or postgresql://user@host/db")
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = dbapi_connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        "cache_size=-4000",  # KiB, and each connection has its own: 16 MB each cost a small host 80 MB
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(conn: Any) -> None:
+    reading = conn.get_execution_options().get("monitor_read", False)
+    conn.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _explained(error: DBAPIError, database: Database) -> StoreError:
+    """Our error for theirs, with the thing to fix. Most specific first."""
+    reason = str(error.orig).splitlines()[0] if error.orig is not None and str(error.orig) else str(error)
+    where = str(database.path) if database.path is not None else database.url.render_as_string(hide_password=True)
+    lowered = reason.lower()
+    if "readonly" in lowered or "read-only" in lowered:
+        return StoreError(f"the database {where} is read-only: give this user write access to the file and its folder")
+    if "disk is full" in lowered or "no space" in lowered or "disk i/o" in lowered:
+        return StoreError(f"the database {where} cannot grow ({reason}): free some space; nothing was lost")
+    if "permission denied for" in lowered:
+        return StoreError(f"the database {where} refused ({reason}): grant its roles their rights after every upgrade")
+    if "unable to open" in lowered:
+        return _cannot_be_opened(where)
+    if "no such table" in lowered or "does not exist" in lowered:
+        return StoreError(f"the database {where} lacks its tables ({reason}): run `monitor db upgrade`")
+    if isinstance(error, OperationalError):
+        return StoreError(f"the database {where} did not answer: {reason}")
+    return StoreError(f"the database {where} refused: {reason}")
+
+
+def _cannot_be_opened(where: str) -> StoreError:
+    return StoreError(f"the database {where} cannot be opened: does its folder exist, and may this user write there?")

@@ -1,0 +1,254 @@
+"""The outbox machine: every change names the state it expects and reports how many rows obeyed.
+
+docs/architecture.md draws it. Nothing here commits; a transition whose row is in another state by now simply does
+nothing, which is how two workers never send the same mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, ColumnElement, Row, bindparam, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.domain.intents import REVIVABLE
+from monitor.domain.model import BatchState, Kind, MailRecord, NotificationState
+from monitor.store.schema import accounts, attempts, batches, notifications, templates
+
+S = NotificationState
+WAITING = (S.STAGED, S.HELD, S.READY)
+MAX_COPIES = 2
+
+
+def in_states(*states: NotificationState) -> ColumnElement[bool]:
+    """The mail is in one of these states, written out: SQLite uses a partial index only for words that it can read.
+
+    The order is the index's own (`ready, ambiguous`; `claimed, in_data`).
+    """
+    words: BindParameter[list[str]] = bindparam(
+        None, [state.value for state in states], expanding=True, literal_execute=True
+    )
+    return notifications.c.state.in_(words)
+
+
+async def stage(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Write notifications, staged or voided; returns how many are new. The same step twice is one row."""
+    if not rows:
+        return 0
+    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    statement = build(notifications).on_conflict_do_nothing().returning(notifications.c.id)
+    return len((await conn.execute(statement, list(rows))).all())
+
+
+async def restage(conn: AsyncConnection, notification_id: str, *, held_for: str | None = None, **values: Any) -> bool:
+    """Voided -> staged, or held for an operator, for a step that was never sent and whose episode came back."""
+    done = await conn.execute(
+        update(notifications)
+        .where(
+            notifications.c.id == notification_id,
+            notifications.c.state == S.VOIDED,
+            notifications.c.reason.in_(REVIVABLE | {"baseline"}),
+            notifications.c.copies == 0,
+        )
+        .values(state=S.STAGED if held_for is None else S.HELD, reason=held_for, why=None, **values),
+    )
+    return done.rowcount == 1
+
+
+async def void_episodes(conn: AsyncConnection, closing: Sequence[tuple[str, str]]) -> int:
+    """Void what still waits of each (episode, reason): it is not true any more. A mail on its way is left alone."""
+    count = 0
+    for episode_id, reason in closing:
+        done = await conn.execute(
+            update(notifications)
+            .where(notifications.c.episode_id == episode_id, notifications.c.state.in_(WAITING))
+            .values(state=S.VOIDED, reason=reason),
+        )
+        count += done.rowcount
+    return count
+
+
+async def mails_of(conn: AsyncConnection, subscription_ids: Sequence[int]) -> dict[int, list[MailRecord]]:
+    """What the outbox holds of these subscriptions."""
+    if not subscription_ids:
+        return {}
+    n = notifications.c
+    statement = select(
+        n.subscription_id, n.id, n.episode_id, n.step, n.customer_key, n.kind, n.state, n.reason, n.sent_at
+    ).where(n.subscription_id.in_(list(subscription_ids)))
+    found: dict[int, list[MailRecord]] = {}
+    for row in await conn.execute(statement):
+        record = MailRecord(
+            row.id,
+            row.episode_id,
+            row.step,
+            row.customer_key,
+            Kind(row.kind),
+            S(row.state),
+            row.reason,
+            row.sent_at,
+        )
+        found.setdefault(row.subscription_id, []).append(record)
+    return found
+
+
+async def void(conn: AsyncConnection, notification_id: str, reason: str, why: str | None = None) -> bool:
+    """Staged | held | ready -> voided, with the rule that says so."""
+    done = await conn.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id, notifications.c.state.in_(WAITING))
+        .values(state=S.VOIDED, reason=reason, why=why),
+    )
+    return done.rowcount == 1
+
+
+async def hold(conn: AsyncConnection, notification_id: str, reason: str) -> bool:
+    """Ready | staged -> held: only a person lets it go."""
+    done = await conn.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id, notifications.c.state.in_((S.READY, S.STAGED)))
+        .values(state=S.HELD, reason=reason),
+    )
+    return done.rowcount == 1
+
+
+async def snooze(conn: AsyncConnection, notification_id: str, until: datetime, reason: str) -> bool:
+    """Ready -> ready, later; no try is counted."""
+    done = await conn.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id, notifications.c.state.in_((S.READY, S.AMBIGUOUS)))
+        .values(next_try_at=until, reason=reason),
+    )
+    return done.rowcount == 1
+
+
+async def claim(
+    conn: AsyncConnection, notification_id: str, *, owner: str, until_at: datetime, values: Mapping[str, Any]
+) -> int | None:
+    """Ready | ambiguous -> claimed under a new token, which is returned; None when another worker was faster.
+
+    Only while its batch is open: what the guard holds stays where it is, whoever asks.
+    """
+    opened = select(batches.c.id).where(batches.c.state == BatchState.OPEN)
+    done = await conn.execute(
+        update(notifications)
+        .where(
+            notifications.c.id == notification_id,
+            notifications.c.state.in_((S.READY, S.AMBIGUOUS)),
+            notifications.c.batch_id.in_(opened),
+        )
+        .values(state=S.CLAIMED, token=notifications.c.token + 1, owner=owner, until_at=until_at, **values)
+        .returning(notifications.c.token),
+    )
+    token: int | None = done.scalar_one_or_none()
+    return token
+
+
+async def mark_in_data(
+    conn: AsyncConnection, notification_id: str, *, owner: str, token: int, at: datetime, values: Mapping[str, Any]
+) -> int | None:
+    """Claimed -> in_data, just before the body leaves; returns which copy this is.
+
+    None: the claim is not ours any more, both copies are spent, or the account was paused meanwhile: the kill switch is
+    read here, before every single mail. Then nothing may be sent.
+    """
+    paused = select(accounts.c.id).where(accounts.c.paused_at.is_not(None))
+    done = await conn.execute(
+        update(notifications)
+        .where(
+            notifications.c.id == notification_id,
+            notifications.c.state == S.CLAIMED,
+            notifications.c.owner == owner,
+            notifications.c.token == token,
+            notifications.c.copies < MAX_COPIES,
+            notifications.c.account_id.not_in(paused),
+        )
+        .values(state=S.IN_DATA, copies=notifications.c.copies + 1, in_data_at=at, **values)
+        .returning(notifications.c.copies),
+    )
+    copy: int | None = done.scalar_one_or_none()
+    return copy
+
+
+async def settle(
+    conn: AsyncConnection,
+    notification_id: str,
+    *,
+    expect: NotificationState,
+    token: int | None,
+    to: NotificationState,
+    copies_back: bool = False,
+    values: Mapping[str, Any] | None = None,
+) -> bool:
+    """Claimed | in_data -> its outcome; False when the claim is not ours any more.
+
+    `copies_back`: the server said no at the dot, so no copy was delivered.
+    """
+    changes: dict[str, Any] = {"state": to, "owner": None, "until_at": None, **(values or {})}
+    if copies_back:
+        changes["copies"] = notifications.c.copies - 1
+    ours = (notifications.c.id == notification_id) & (notifications.c.state == expect)
+    if token is not None:
+        ours &= notifications.c.token == token
+    done = await conn.execute(update(notifications).where(ours).values(**changes))
+    return done.rowcount == 1
+
+
+async def poison(
+    conn: AsyncConnection, notification_id: str, *, again: datetime | None, poisoned: int, why: str
+) -> bool:
+    """Ready -> ready later, or failed: this mail cannot be made."""
+    values: dict[str, Any] = {"poisoned": poisoned, "reason": "poisoned", "why": why}
+    values |= {"state": S.FAILED} if again is None else {"next_try_at": again}
+    done = await conn.execute(
+        update(notifications)
+        .where(notifications.c.id == notification_id, notifications.c.state == S.READY)
+        .values(**values),
+    )
+    return done.rowcount == 1
+
+
+async def keep_template(conn: AsyncConnection, digest: str, files: str) -> None:
+    """Keep the words of this version, which a resend must repeat. Idempotent."""
+    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    await conn.execute(build(templates).values(hash=digest, files=files).on_conflict_do_nothing())
+
+
+async def record_attempts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what happened at the server; insert-only, so a fenced-off worker's late news is kept too."""
+    if rows:
+        await conn.execute(insert(attempts), list(rows))
+
+
+async def leased(conn: AsyncConnection, account_id: int) -> list[Row[Any]]:
+    """Rows that some worker holds: id, state, owner, until_at, token, copies."""
+    n = notifications.c
+    statement = select(n.id, n.state, n.owner, n.until_at, n.token, n.copies).where(
+        n.account_id == account_id, in_states(S.CLAIMED, S.IN_DATA)
+    )
+    return list(await conn.execute(statement))
+
+
+async def ready_ids(
+    conn: AsyncConnection, account_id: int, now: datetime, limit: int, skip: Iterable[str] = ()
+) -> list[str]:
+    """What may leave now, most pressing first, longest due first; never a row of a batch that is not open."""
+    n = notifications.c
+    statement = (
+        select(n.id)
+        .join(batches, batches.c.id == n.batch_id)
+        .where(
+            n.account_id == account_id,
+            in_states(S.READY, S.AMBIGUOUS),
+            n.next_try_at <= now,
+            batches.c.state == BatchState.OPEN,
+            n.id.not_in(list(skip)),
+        )
+        .order_by(n.rank, n.due_at, n.id)
+        .limit(limit)
+    )
+    return list((await conn.execute(statement)).scalars())

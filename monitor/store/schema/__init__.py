@@ -1,0 +1,40 @@
+"""The tables, the same on SQLite and PostgreSQL, by family."""
+
+from __future__ import annotations
+
+from monitor.store.schema.base import metadata
+from monitor.store.schema.ledger import episodes, events, facts, ledger_unlock, run_pages, runs
+from monitor.store.schema.outbox import attempts, batches, notifications, suppressions, templates
+from monitor.store.schema.state import (
+    accounts,
+    currencies,
+    customers,
+    instance,
+    locks,
+    products,
+    quarantine,
+    subscriptions,
+)
+
+__all__ = [
+    "accounts",
+    "attempts",
+    "batches",
+    "currencies",
+    "customers",
+    "episodes",
+    "events",
+    "facts",
+    "instance",
+    "ledger_unlock",
+    "locks",
+    "metadata",
+    "notifications",
+    "products",
+    "quarantine",
+    "run_pages",
+    "runs",
+    "subscriptions",
+    "suppressions",
+    "templates",
+]

@@ -1,0 +1,149 @@
+"""A scratch copy of the database, on which a dry run is a real run.
+
+SQLite: the file and its -wal are copied and the copy is opened, since opening the original leaves -wal and -shm behind
+even read-only. PostgreSQL: one REPEATABLE READ, READ ONLY transaction fills a scratch SQLite file.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, insert, literal, null, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.errors import StoreError
+from monitor.store.engine import Database
+from monitor.store.revision import database_revision, require_current, upgrade
+from monitor.store.schema import (
+    accounts,
+    attempts,
+    batches,
+    currencies,
+    customers,
+    episodes,
+    events,
+    facts,
+    instance,
+    metadata,
+    notifications,
+    products,
+    quarantine,
+    run_pages,
+    runs,
+    subscriptions,
+    suppressions,
+)
+from monitor.store.witness import check_witness
+
+_CHUNK = 2_000
+_COPY_TRIES = 20
+_REPLIES_KEPT = 200
+
+
+async def scratch_copy(database: Database, folder: Path, account: str, state_dir: Path) -> tuple[Database, str | None]:
+    """A database in `folder` that holds what a run of `account` needs, and the witness's verdict on the original.
+
+    Nothing is written to the original; a missing one is an empty one. Raises `ConfigError` for a database of another
+    revision (a SQLite copy is brought up to date instead), `StoreError` when it cannot be read.
+    """
+    target = folder / "scratch.db"
+    if database.path is None:
+        await require_current(database)
+    elif database.path.exists():
+        _copy_files(database.path, target)
+    copy = Database(f"sqlite:///{target}")
+    try:
+        return copy, await _fill(copy, database, account, state_dir)
+    except BaseException:
+        await copy.aclose()
+        raise
+
+
+async def _fill(copy: Database, database: Database, account: str, state_dir: Path) -> str | None:
+    """Bring the copy up to date, and on PostgreSQL copy the rows into it; returns the witness's verdict."""
+    fresh = await database_revision(copy) is None
+    await upgrade(copy)
+    if database.path is not None:
+        if fresh:
+            return None
+        async with copy.read() as conn:
+            return await check_witness(conn, database, state_dir)
+    async with database.read() as source:
+        await source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        verdict = await check_witness(source, database, state_dir)
+        async with copy.write() as sink:
+            await sink.execute(text("PRAGMA defer_foreign_keys=ON"))
+            await _copy_rows(source, sink, account)
+    return verdict
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the file and its -wal at one instant: again, until nothing moved meanwhile."""
+    wal = source.with_name(source.name + "-wal")
+    for _ in range(_COPY_TRIES):
+        before = _stat(source), _stat(wal)
+        try:
+            shutil.copyfile(source, target)
+            if before[1] is not None:
+                shutil.copyfile(wal, target.with_name(target.name + "-wal"))
+        except FileNotFoundError:
+            continue  # a checkpoint took the -wal away between the look and the copy
+        except OSError as error:
+            raise StoreError(f"the database {source} cannot be copied for a dry run: {error}") from error
+        if (_stat(source), _stat(wal)) == before:
+            return
+        target.with_name(target.name + "-wal").unlink(missing_ok=True)
+    raise StoreError(f"the database {source} does not hold still for a dry run: try again when the run has ended")
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+async def _copy_rows(source: AsyncConnection, sink: AsyncConnection, account: str) -> None:
+    found = (await source.execute(select(accounts.c.id).where(accounts.c.name == account))).scalar_one_or_none()
+    if found is None:
+        return
+    for name, statement in _needed(int(found)).items():
+        result = await source.stream(statement)
+        async for rows in result.mappings().partitions(_CHUNK):
+            await sink.execute(insert(metadata.tables[name]), [dict(row) for row in rows])
+
+
+def _needed(account_id: int) -> Mapping[str, Select[Any]]:
+    """What a run reads, without what it never looks at: raw payloads, old pages, facts that are folded in."""
+    bare = [column for column in subscriptions.c if column.name != "raw"]
+    known_bad = [column for column in quarantine.c if column.name != "raw"]
+    own_runs = select(runs.c.id).where(runs.c.account_id == account_id)
+    own_mails = select(notifications.c.id).where(notifications.c.account_id == account_id)
+    replies = (select(attempts).where(attempts.c.notification_id.in_(own_mails)).order_by(attempts.c.id.desc())).limit(
+        _REPLIES_KEPT
+    )
+    return {
+        "instance": select(instance),
+        "accounts": select(accounts).where(accounts.c.id == account_id),
+        "customers": select(customers).where(customers.c.account_id == account_id),
+        "products": select(products).where(products.c.account_id == account_id),
+        "currencies": select(currencies).where(currencies.c.account_id == account_id),
+        "subscriptions": select(*bare, null().label("raw")).where(subscriptions.c.account_id == account_id),
+        "runs": select(runs).where(runs.c.account_id == account_id),
+        "run_pages": select(run_pages).where(
+            run_pages.c.run_id.in_(own_runs.where(runs.c.state == "running")),
+        ),
+        "events": select(events).where(events.c.account_id == account_id),
+        "facts": select(facts).where(facts.c.account_id == account_id, facts.c.done_at.is_(None)),
+        "episodes": select(episodes).where(episodes.c.account_id == account_id),
+        "batches": select(batches).where(batches.c.account_id == account_id),
+        "notifications": select(notifications).where(notifications.c.account_id == account_id),
+        "attempts": replies,
+        # which rows were bad before: only new ones may hold a plan
+        "quarantine": select(*known_bad, literal(b"").label("raw")).where(quarantine.c.account_id == account_id),
+        "suppressions": select(suppressions).where(suppressions.c.account_id == account_id),
+    }

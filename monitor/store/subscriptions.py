@@ -1,0 +1,319 @@
+"""Subscriptions as stored: the last snapshot of each, what we made of it, and what facts told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Source, Status, Told
+from monitor.store.schema import customers, events, subscriptions
+
+_NOT_COLUMNS = {"customer", "currency", "customer_ext_id"}
+_SNAPSHOT = tuple(f.name for f in fields(Snapshot) if f.name not in _NOT_COLUMNS)
+_TOLD = tuple(f.name for f in fields(Told))
+_ENUMS = {"status": Status, "action": Action, "cancel_reason": CancelReason, "failure_cause": Cause}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubscription:
+    """One row, read back into our words."""
+
+    id: int
+    snapshot: Snapshot
+    told: Told
+    situation: Situation
+    cause: Cause | None
+    asked_at: datetime
+    seq: int
+    state_hash: bytes
+    gone_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Just enough to see whether a row changed."""
+
+    id: int
+    state_hash: bytes
+
+
+async def known_rows(conn: AsyncConnection, account_id: int, ext_ids: Iterable[str]) -> dict[str, Known]:
+    """What is stored of these ids, without any lock."""
+    statement = select(subscriptions.c.ext_id, subscriptions.c.id, subscriptions.c.state_hash).where(
+        subscriptions.c.account_id == account_id,
+        subscriptions.c.ext_id.in_(list(ext_ids)),
+    )
+    return {row.ext_id: Known(row.id, bytes(row.state_hash)) for row in await conn.execute(statement)}
+
+
+async def load_subscriptions(
+    conn: AsyncConnection,
+    account_id: int,
+    *,
+    ext_ids: Iterable[str] | None = None,
+    ids: Iterable[int] | None = None,
+    lock: bool = False,
+) -> dict[str, StoredSubscription]:
+    """Stored rows by vendor id, in the order of their row ids; under row locks with `lock`."""
+    statement = (
+        select(
+            subscriptions,
+            customers.c.ext_id.label("customer_ext_id"),
+            customers.c.deleted.label("customer_deleted"),
+        )
+        .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
+        .where(subscriptions.c.account_id == account_id)
+        .order_by(subscriptions.c.id)
+    )
+    if ext_ids is not None:
+        statement = statement.where(subscriptions.c.ext_id.in_(list(ext_ids)))
+    if ids is not None:
+        statement = statement.where(subscriptions.c.id.in_(list(ids)))
+    if lock:
+        statement = statement.with_for_update(of=subscriptions)
+    return {row.ext_id: read_subscription(row) for row in await conn.execute(statement)}
+
+
+def read_subscription(row: Row[Any]) -> StoredSubscription:
+    """A row of `subscriptions` joined with its customer's id and mark, in our words."""
+    values = row._mapping
+    return StoredSubscription(
+        id=values["id"],
+        snapshot=Snapshot(
+            **{name: _enum(name, values[name]) for name in _SNAPSHOT},
+            customer_ext_id=values["customer_ext_id"],
+            customer=_owner(values["customer_ext_id"], deleted=values["customer_deleted"]),
+        ),
+        told=Told(**{name: _enum(name, values[name]) for name in _TOLD}),
+        situation=Situation(values["situation"]),
+        cause=None if values["cause"] is None else Cause(values["cause"]),
+        asked_at=values["asked_at"],
+        seq=values["seq"],
+        state_hash=bytes(values["state_hash"]),
+        gone_seen=values["gone_seen"],
+    )
+
+
+def snapshot_values(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot's columns."""
+    return {name: getattr(snapshot, name) for name in _SNAPSHOT}
+
+
+def told_values(told: Told) -> dict[str, Any]:
+    """The columns that facts filled."""
+    return {name: getattr(told, name) for name in _TOLD}
+
+
+async def insert_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Insert new rows; returns the row id of each vendor id that was inserted.
+
+    An id that another transaction inserted meanwhile is left out: the caller observes it again.
+    """
+    if not rows:
+        return {}
+    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    statement = (
+        build(subscriptions)
+        .on_conflict_do_nothing(index_elements=["account_id", "ext_id"])
+        .returning(subscriptions.c.ext_id, subscriptions.c.id)
+    )
+    return {row.ext_id: row.id for row in await conn.execute(statement, list(rows))}
+
+
+async def update_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that share one set of columns; each has its row id as `row_id`."""
+    if not rows:
+        return
+    columns = [name for name in rows[0] if name != "row_id"]
+    statement = (
+        update(subscriptions)
+        .where(subscriptions.c.id == bindparam("row_id"))
+        .values({name: bindparam(f"v_{name}") for name in columns})
+    )
+    await conn.execute(
+        statement,
+        [{"row_id": row["row_id"], **{f"v_{name}": row[name] for name in columns}} for row in rows],
+    )
+
+
+async def upsert_customers(
+    conn: AsyncConnection, account_id: int, seen: Mapping[str, Mapping[str, Any]]
+) -> dict[str, int]:
+    """Write new and changed customers; returns the row id of each vendor id.
+
+    An empty mapping for an id means that only the id is known: it makes a row if there is none and changes nothing.
+    """
+    if not seen:
+        return {}
+    statement = select(customers).where(customers.c.account_id == account_id, customers.c.ext_id.in_(list(seen)))
+    stored = {row.ext_id: row for row in await conn.execute(statement)}
+    fresh = [
+        {"account_id": account_id, "ext_id": ext_id, **_CUSTOMER_DEFAULTS, **values}
+        for ext_id, values in seen.items()
+        if ext_id not in stored
+    ]
+    if fresh:
+        build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
+        await conn.execute(build(customers).on_conflict_do_nothing(index_elements=["account_id", "ext_id"]), fresh)
+    for ext_id, row in stored.items():
+        changed = {key: value for key, value in seen[ext_id].items() if row._mapping[key] != value}
+        if changed and row.erased_at is None:
+            await conn.execute(update(customers).where(customers.c.id == row.id).values(**changed))
+    ids = select(customers.c.ext_id, customers.c.id).where(
+        customers.c.account_id == account_id, customers.c.ext_id.in_(list(seen))
+    )
+    return {row.ext_id: row.id for row in await conn.execute(ids)}
+
+
+_CUSTOMER_DEFAULTS: dict[str, Any] = {
+    "email": None,
+    "name": None,
+    "last_name": None,
+    "reference": None,
+    "address_mac": None,
+    "deleted": False,
+}
+
+_GONE = (Status.CANCELLED.value,)
+_LIVING = frozenset({Status.ACTIVE.value, Status.TRIAL.value})
+GONE_IS_AN_EVENT_AT = 2
+_AT_ONCE = 1_000
+
+
+async def count_live(conn: AsyncConnection, account_id: int) -> int:
+    """How many stored subscriptions have not ended."""
+    statement = select(func.count()).where(
+        subscriptions.c.account_id == account_id, subscriptions.c.status.not_in(_GONE)
+    )
+    return int((await conn.execute(statement)).scalar_one())
+
+
+async def unseen_ids(
+    conn: AsyncConnection, account_id: int, seen: set[int], created_before: datetime, *, known_before: datetime
+) -> tuple[int, list[int]]:
+    """(how many could be seen, row ids of those that were not) by a sweep with this bound on creation.
+
+    Those count that have not ended, had begun before the bound, and were known before the sweep began, by the
+    database's time: what it brought itself must not thin out the share of those who are missing from it.
+    """
+    statement = select(subscriptions.c.id).where(
+        subscriptions.c.account_id == account_id,
+        subscriptions.c.status.not_in(_GONE),
+        subscriptions.c.first_asked_at < known_before,
+        (subscriptions.c.created_at < created_before) | subscriptions.c.created_at.is_(None),
+    )
+    live, missing = 0, []
+    result = await conn.stream(statement.order_by(subscriptions.c.id))
+    async for rows in result.scalars().partitions(_AT_ONCE):  # a quarter of a million ids are never held at once
+        live += len(rows)
+        missing += [row_id for row_id in rows if row_id not in seen]
+    return live, missing
+
+
+async def ext_ids_of(conn: AsyncConnection, row_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """(row id, vendor id) of these rows, in the order of their row ids."""
+    found: list[tuple[int, str]] = []
+    for start in range(0, len(row_ids), _AT_ONCE):
+        some = list(row_ids[start : start + _AT_ONCE])
+        statement = select(subscriptions.c.id, subscriptions.c.ext_id).where(subscriptions.c.id.in_(some))
+        found += [(row.id, row.ext_id) for row in await conn.execute(statement.order_by(subscriptions.c.id))]
+    return found
+
+
+async def creation_cuts(conn: AsyncConnection, account_id: int, parts: int) -> list[datetime]:
+    """Instants that cut the known subscriptions into `parts` slices of about equal size, oldest first."""
+    base = select(subscriptions.c.created_at).where(
+        subscriptions.c.account_id == account_id, subscriptions.c.created_at.is_not(None)
+    )
+    total = int((await conn.execute(select(func.count()).select_from(base.subquery()))).scalar_one())
+    cuts: list[datetime] = []
+    for part in range(1, parts):
+        at = (
+            await conn.execute(base.order_by(subscriptions.c.created_at).offset(total * part // parts).limit(1))
+        ).scalar_one_or_none()
+        if at is not None and (not cuts or at > cuts[-1]):
+            cuts.append(at)
+    return cuts
+
+
+async def live_siblings(conn: AsyncConnection, account_id: int, ids: Sequence[int]) -> set[int]:
+    """Which of these subscriptions have a live one of the same customer and product beside them.
+
+    Two plain look-ups by key: as one self-join, a planner without fresh statistics walks the whole table for each row.
+    """
+    s = subscriptions.c
+    asked = select(s.id, s.customer_id, s.product_ext_id).where(
+        s.account_id == account_id, s.id.in_(list(ids)), s.customer_id.is_not(None), s.product_ext_id.is_not(None)
+    )
+    wanted = {row.id: (row.customer_id, row.product_ext_id) for row in await conn.execute(asked)} if ids else {}
+    if not wanted:
+        return set()
+    # by the customer alone: with more to go by, SQLite takes the index of the status, which holds nearly all rows
+    owners = {customer for customer, _ in wanted.values()}
+    beside = select(s.id, s.customer_id, s.product_ext_id, s.status).where(s.customer_id.in_(owners))
+    living: dict[tuple[int, str], set[int]] = {}
+    for row in await conn.execute(beside):
+        if row.status in _LIVING:
+            living.setdefault((row.customer_id, row.product_ext_id), set()).add(row.id)
+    return {row_id for row_id, whose in wanted.items() if living.get(whose, set()) - {row_id}}
+
+
+async def note_gone(
+    conn: AsyncConnection, account_id: int, row_id: int, *, asked_at: datetime, run_id: int, now: datetime
+) -> None:
+    """Count one more 404 of a known subscription; at the second, in another run, it becomes an event."""
+    done = await conn.execute(
+        update(subscriptions)
+        .where(subscriptions.c.id == row_id)
+        .values(gone_seen=subscriptions.c.gone_seen + 1)
+        .returning(subscriptions.c.gone_seen, subscriptions.c.seq, subscriptions.c.situation),
+    )
+    row = done.one()
+    if row.gone_seen != GONE_IS_AN_EVENT_AT:
+        return
+    await conn.execute(update(subscriptions).where(subscriptions.c.id == row_id).values(seq=row.seq + 1))
+    await conn.execute(
+        insert(events).values(
+            account_id=account_id,
+            subscription_id=row_id,
+            seq=row.seq + 1,
+            kind="gone",
+            old=row.situation,
+            new="gone",
+            source=Source.PULL,
+            run_id=run_id,
+            at=now,
+            asked_at=asked_at,
+        ),
+    )
+
+
+async def to_look_at(conn: AsyncConnection, account_id: int, now: datetime, limit: int, after: int) -> list[int]:
+    """Row ids beyond `after` whose time to be judged again has come, in order."""
+    statement = (
+        select(subscriptions.c.id)
+        .where(
+            subscriptions.c.account_id == account_id,
+            subscriptions.c.next_look_at <= now,
+            subscriptions.c.id > after,
+        )
+        .order_by(subscriptions.c.id)
+        .limit(limit)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+def _owner(ext_id: str | None, *, deleted: bool | None) -> CustomerSeen | None:
+    return None if ext_id is None else CustomerSeen(ext_id, deleted=bool(deleted))
+
+
+def _enum(name: str, value: Any) -> Any:
+    made = _ENUMS.get(name)
+    return value if made is None or value is None else made(value)

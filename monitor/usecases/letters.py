@@ -1,0 +1,165 @@
+"""The desk between outbox and mail: gathers a mail's facts, has it worded, and keeps what a resend must repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.domain.campaign import campaign_for
+from monitor.domain.classify import classify
+from monitor.domain.letter import Letter
+from monitor.domain.letters import Mailing, StoredFacts, fill_letter
+from monitor.domain.links import safe_link
+from monitor.domain.model import CurrencySeen, Kind, ProductSeen
+from monitor.mail.mailer import Made
+from monitor.store.cases import StoredMail, load_template_files
+from monitor.store.catalog import load_currencies, load_products
+from monitor.store.outbox import keep_template
+from monitor.usecases.context import Account
+from monitor.usecases.marks import ClaimedMail
+
+
+class Mailer(Protocol):
+    """Words and composes letters (the mail edge)."""
+
+    template_hash: str
+
+    def template_files(self) -> str:
+        """All template files as one text, to be kept with the first mail that uses them."""
+        ...
+
+    def make(self, letter: Letter, files: str | None = None) -> Made:
+        """The message of a letter; with `files`, in the words of that older version.
+
+        Raises `RenderError` for a template that fails, `UnmailableAddressError` for an address that cannot be mailed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MadeMail:
+    """A message with what the outbox freezes of it."""
+
+    mail: StoredMail
+    made: Made
+    variant: str
+    frozen: Mapping[str, Any]
+
+    def claimed(self, token: int) -> ClaimedMail:
+        """The same, once it is ours under this token."""
+        return ClaimedMail(
+            id=self.mail.id,
+            token=token,
+            tries=self.mail.tries,
+            sender=self.made.sender,
+            recipient=self.made.recipient,
+            message=self.made.message,
+            address_mac=self.mail.address_mac,
+            frozen=self.frozen,
+            in_doubt=self.mail.copies > 0,
+        )
+
+
+class LetterDesk:
+    """Makes messages of stored mails; one a delivery pass, since products and tokens are read once."""
+
+    def __init__(self, mailer: Mailer) -> None:
+        """Nothing is read yet."""
+        self._mailer = mailer
+        self._kept: set[str] = set()
+        self._products: dict[int, dict[str, ProductSeen]] = {}
+        self._currencies: dict[int, dict[str, CurrencySeen]] = {}
+
+    async def make(
+        self, conn: AsyncConnection, account: Account, account_id: int, mail: StoredMail, now: datetime
+    ) -> MadeMail:
+        """The message of this mail. One that may have been delivered already is made again to the letter."""
+        if mail.copies > 0 and mail.letter is not None:
+            return await self._same_again(conn, mail)
+        letter, variant = await self.letter(conn, account, account_id, mail, now)
+        made = self._mailer.make(letter)
+        await self._keep(conn, made.template_hash)
+        frozen = {
+            "recipient": made.recipient,
+            "letter": msgspec.json.encode(letter).decode(),
+            "date_hdr": letter.date_header,
+            "message_id": letter.message_id,
+            "template_hash": made.template_hash,
+        }
+        return MadeMail(mail, made, variant, frozen)
+
+    async def letter(
+        self, conn: AsyncConnection, account: Account, account_id: int, mail: StoredMail, now: datetime
+    ) -> tuple[Letter, str]:
+        """What the mail would say now, and the variant of its words."""
+        snapshot, told = mail.subscription.snapshot, mail.subscription.told
+        after = classify(snapshot, told, now)
+        variant = mail.variant if mail.kind is Kind.RECOVERED else after.variant
+        campaign = campaign_for(after.situation, after.variant)
+        steps = () if campaign is None else campaign.steps
+        refusable = mail.kind is Kind.RECOVERED or any(step.refusable for step in steps if step.name == mail.step)
+        products, currencies = await self._catalog(conn, account_id)
+        product = products.get(snapshot.product_ext_id or "")
+        link = told.manage_link or account.manage_url or None
+        mailing = Mailing(
+            kind=mail.kind,
+            variant=variant,
+            step="first" if mail.kind is Kind.RECOVERED else mail.step,
+            urgency=mail.urgency,
+            notification_id=mail.id,
+            first_in_episode=mail.first_message_id is None,
+            locale=mail.locale or account.locale,
+            zone=mail.zone or account.zone,
+            brand=account.brand,
+            sender=account.sender,
+            reply_to=account.reply_to,
+            recipient=mail.address or "",
+            refusable=refusable,
+            shared_address=mail.shared_address,
+            in_reply_to=mail.first_message_id,
+            message_id=f"<{mail.id}@{account.sender_address.rpartition('@')[2]}>",
+            date_header=format_datetime(now.astimezone(UTC)),
+        )
+        facts = StoredFacts(
+            snapshot=snapshot,
+            told=told,
+            episode=mail.episode,
+            customer_name=mail.name,
+            product_name=None if product is None else product.name,
+            product_price_usd=None if product is None else product.price_usd,
+            product_link=_allowed(None if product is None else product.payment_link, account),
+            currency=currencies.get(snapshot.currency_ext_id or ""),
+            manage_link=_allowed(link, account),
+        )
+        letter = fill_letter(mailing, facts, now)
+        return replace(letter, link_hosts=tuple(sorted(account.link_hosts))), variant
+
+    async def _same_again(self, conn: AsyncConnection, mail: StoredMail) -> MadeMail:
+        letter = msgspec.json.decode(mail.letter or "", type=Letter)
+        files = None
+        if mail.template_hash is not None and mail.template_hash != self._mailer.template_hash:
+            files = await load_template_files(conn, mail.template_hash)
+        return MadeMail(mail, self._mailer.make(letter, files), mail.variant, {})
+
+    async def _keep(self, conn: AsyncConnection, digest: str) -> None:
+        if digest not in self._kept:
+            await keep_template(conn, digest, self._mailer.template_files())
+            self._kept.add(digest)
+
+    async def _catalog(
+        self, conn: AsyncConnection, account_id: int
+    ) -> tuple[dict[str, ProductSeen], dict[str, CurrencySeen]]:
+        if account_id not in self._products:
+            self._products[account_id] = await load_products(conn, account_id)
+            self._currencies[account_id] = await load_currencies(conn, account_id)
+        return self._products[account_id], self._currencies[account_id]
+
+
+def _allowed(link: str | None, account: Account) -> str | None:
+    return None if link is None else safe_link(link, account.link_hosts)

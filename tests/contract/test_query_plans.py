@@ -1,0 +1,46 @@
+"""What is asked every minute goes by an index, however many mails were ever sent (SQLite tells its plan; PostgreSQL plans by size)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import event
+
+from monitor.store.cases import waiting
+from monitor.store.engine import Database
+from monitor.store.outbox import leased, ready_ids
+from monitor.store.revision import upgrade
+from monitor.store.watching import most_pressing, unreachable, waiting_now
+
+NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
+ASKED = {
+    "ready_ids": lambda conn: ready_ids(conn, 1, NOW, 50),
+    "leased": lambda conn: leased(conn, 1),
+    "waiting": lambda conn: waiting(conn, 1, NOW),
+    "waiting_now": lambda conn: waiting_now(conn, 1, NOW),
+    "most_pressing": lambda conn: most_pressing(conn, NOW),
+    "unreachable": lambda conn: unreachable(conn, 1, NOW, NOW),
+}
+
+
+@pytest.mark.parametrize("asked", list(ASKED))
+async def test_no_question_of_every_minute_reads_the_whole_outbox(asked, sqlite_url):
+    db = Database(sqlite_url)
+    await upgrade(db)
+    statements: list[tuple[str, object]] = []
+
+    def note(_conn, _cursor, statement, parameters, _context, _many) -> None:
+        statements.append((statement, parameters))
+
+    async with db.read() as conn:
+        event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+        await ASKED[asked](conn)
+        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+        plans = []
+        for statement, parameters in statements:
+            plan = await conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans += [row[3] for row in plan]
+    await db.aclose()
+    assert plans
+    assert [step for step in plans if step.startswith("SCAN notifications") and "INDEX" not in step] == []

@@ -1,0 +1,60 @@
+"""A run that was stopped half-way: gone on with, or given up and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from monitor.domain.model import RunState
+from monitor.sandbox.entities import Merchant
+from monitor.sandbox.seeding import healthy
+from monitor.sandbox.transitions import cause
+from monitor.store.engine import Database
+from monitor.store.schema import runs
+from tests.harness import staged
+
+START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+async def stopped(tmp_path):
+    """A stage whose second run was stopped after its first page; three subscriptions had been paused before."""
+    world = healthy(250, start=START, merchant=Merchant(mode="test"))
+    async with staged(world, f"sqlite:///{tmp_path / 'monitor.db'}", tmp_path / "var") as stage:
+        assert (await stage.run()).outcome == "complete"
+        cause(world, {"paused": 3})
+        pages: list[int] = []
+        stage.faults.between_pages = pages.append
+        stage.tools = replace(stage.tools, stopping=lambda: bool(pages))
+        assert (await stage.run()).outcome == "interrupted"
+        stage.tools = replace(stage.tools, stopping=lambda: False)
+        yield stage
+
+
+async def states(db: Database) -> list[str]:
+    async with db.read() as conn:
+        return [row.state for row in await conn.execute(runs.select().order_by(runs.c.id))]
+
+
+async def test_a_stopped_run_is_gone_on_with(stopped):
+    stopped.world.advance(timedelta(minutes=5))
+    report = await stopped.run()
+    assert (report.outcome, report.resumed) == ("complete", True)
+    assert (await stopped.deliver()).sent == 3
+
+
+async def test_a_stopped_run_is_gone_on_with_although_the_apis_clock_ticks_in_seconds(stopped):
+    """With --now both runs decide at one instant, and their bounds differ by the parts of a second that Date lacks."""
+    report = await stopped.run(at=START - timedelta(seconds=1))
+    assert (report.outcome, report.resumed) == ("complete", True)
+
+
+async def test_a_run_that_is_too_old_to_go_on_is_given_up_judged_and_followed_by_a_new_one(stopped):
+    stopped.world.advance(timedelta(hours=7))
+    report = await stopped.run()
+    assert (report.outcome, report.resumed) == ("complete", False)
+    assert await states(stopped.db) == [RunState.COMPLETE, RunState.ABANDONED, RunState.COMPLETE]
+    assert "staged" not in await stopped.states()
+    assert (await stopped.deliver()).sent == 3

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+import stat
+from datetime import time
+from decimal import Decimal
+
+import pytest
+
+from monitor.clock import SystemClock
+from monitor.config import Settings
+from monitor.domain.model import Mode
+from monitor.errors import ConfigError
+from monitor.wiring import address_mac, build_account, loaded_secrets, prepare_state_dir
+
+KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"
+
+
+def settings(tmp_path, **account) -> Settings:
+    return Settings(
+        state_dir=tmp_path / "var",
+        database={"url": "postgresql://monitor:canary-db@db/monitor"},
+        smtp={"host": "mx.example", "port": 465, "security": "tls", "username": "a", "password": "canary-smtp"},
+        guard={
+            "share": "0.3",
+            "small": 7,
+            "missing": "0.2",
+            "mails_factor": "3",
+            "unknown": "0.05",
+            "per_address_24h": 3,
+        },
+        accounts={
+            "acme": {
+                "provider": "qbitflow-v2",
+                "mode": "test",
+                "base_url": "http://127.0.0.1:1/v2",
+                "api_key": KEY,
+                "sender": "Acme <billing@acme.example>",
+                "brand": {"name": "Acme", "url": "https://acme.example", "phrase": "blue heron"},
+                "timezone": "Europe/Budapest",
+                "window": "09:00-17:00",
+                "first_run": "notify",
+                "link_hosts": ["qbitflow.app"],
+                "webhook_secret": "canary-hook",
+                **account,
+            }
+        },
+    )
+
+
+def account(chosen: Settings):
+    built = build_account(chosen, "acme", clock=SystemClock(), sleep=asyncio.sleep)
+    asyncio.run(built.provider.aclose())
+    return built
+
+
+def test_every_choice_of_an_account_reaches_the_use_cases(tmp_path):
+    built = account(settings(tmp_path))
+    assert (built.name, built.mode, built.zone, built.notify_first) == ("acme", Mode.TEST, "Europe/Budapest", True)
+    assert (built.sender_address, built.reply_to) == ("billing@acme.example", "billing@acme.example")
+    assert (built.window.opens, built.window.closes) == (time(9), time(17))
+    assert built.link_hosts == {"qbitflow.app", "acme.example"}
+    assert (built.brand.phrase, built.brand.color) == ("blue heron", "#3456d1")
+    limits = built.guard
+    assert (limits.share, limits.small, limits.missing) == (Decimal("0.3"), 7, Decimal("0.2"))
+    assert (limits.mails_factor, limits.unknown, limits.per_address_24h) == (3, Decimal("0.05"), 3)
+
+
+@pytest.mark.parametrize("provider", ["qbitflow-v1", "billing-platform"])
+def test_a_provider_of_a_later_version_is_refused_with_the_one_to_use(tmp_path, provider):
+    with pytest.raises(ConfigError, match=r'accounts\.acme\.provider: .*use "qbitflow-v2"'):
+        account(settings(tmp_path, provider=provider))
+
+
+def test_campaigns_of_ones_own_are_refused_and_never_silently_ignored(tmp_path):
+    with pytest.raises(ConfigError, match=r"accounts\.acme\.campaigns: .* later version"):
+        account(settings(tmp_path, campaigns=tmp_path / "c.toml"))
+
+
+def test_a_mailbox_has_one_hash_however_it_is_spelled_and_another_under_another_key():
+    mac, other = address_mac(b"k" * 32), address_mac(b"x" * 32)
+    assert mac("Anna@Customer.example") == mac(" anna@customer.EXAMPLE ") != mac("ann@customer.example")
+    assert mac("anna@bücher.example") == mac("anna@xn--bcher-kva.example")
+    assert mac("anna@customer.example") != other("anna@customer.example")
+    assert len(mac("anna@customer.example")) == 64
+
+
+@pytest.mark.parametrize("text", ["", "no address", "a@@b", "a@x.example, b@x.example", "\ud800@x.example", "x" * 999])
+def test_what_is_no_address_has_a_hash_all_the_same(text):
+    mac = address_mac(b"k" * 32)
+    assert mac(text) == mac(f" {text.upper()} ")
+
+
+def test_the_state_folder_is_made_for_its_owner_alone(tmp_path):
+    folder = prepare_state_dir(settings(tmp_path))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_state_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "var").write_text("")
+    with pytest.raises(ConfigError, match="state_dir"):
+        prepare_state_dir(settings(tmp_path))
+
+
+def test_every_secret_is_known_to_the_log(tmp_path):
+    told = " ".join(loaded_secrets(settings(tmp_path)))
+    assert all(secret in told for secret in (KEY, "canary-db", "canary-smtp", "canary-hook"))
