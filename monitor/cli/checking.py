@@ -20,11 +20,11 @@ from monitor.cli.stop import Stop
 from monitor.cli.words import count
 from monitor.clock import SystemClock
 from monitor.config import Settings, secret_key
+from monitor.config.values import is_loopback
 from monitor.errors import MailError, MonitorError, RenderError
 from monitor.mail.check import check_templates
 from monitor.mail.render import Renderer
 from monitor.mail.transport import ConnectionFailedError, InsecureConnectionError, LoginRefusedError, ReplyError
-from monitor.setting_values import is_loopback
 from monitor.store.accounts import AccountRow, change_account, find_account
 from monitor.store.engine import Database
 from monitor.store.revision import code_revision, database_revision, require_current

@@ -10,9 +10,9 @@ from monitor.cli import console
 from monitor.cli.console import ConfigOption, Format, FormatOption
 from monitor.cli.shifts import Shifts
 from monitor.cli.stop import Stop
+from monitor.config.values import bind_address
 from monitor.domain.words import moment
 from monitor.errors import ConfigError
-from monitor.setting_values import bind_address
 from monitor.usecases.pausing import pause as pause_account
 from monitor.usecases.pausing import resume as resume_account
 from monitor.web.app import build_app, served

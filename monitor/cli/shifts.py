@@ -13,12 +13,12 @@ import structlog
 from monitor.cli import console
 from monitor.cli.stop import Stop
 from monitor.clock import SystemClock
+from monitor.config.slots import several_a_day
 from monitor.errors import MonitorError
 from monitor.log import configure_logging
 from monitor.metrics import Meter
 from monitor.schedule.crew import Crew
 from monitor.schedule.daemon import STOP_WITHIN_S, Daemon, jobs
-from monitor.slots import several_a_day
 from monitor.web.app import build_app, served
 from monitor.web.health import Site
 from monitor.wiring import Wiring, loaded_secrets, wired

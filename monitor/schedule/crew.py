@@ -15,13 +15,13 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from monitor.config.slots import due_slot
 from monitor.domain.model import RunState
 from monitor.errors import ConfigError, MonitorError, ProviderAuthError
 from monitor.heartbeat import Heartbeat
 from monitor.mail.transport import Transport
 from monitor.metrics import Meter
 from monitor.schedule.turns import Turns
-from monitor.slots import due_slot
 from monitor.store.accounts import find_account
 from monitor.store.watching import RunsSeen, most_pressing, runs_seen
 from monitor.usecases.alerts import Alerts

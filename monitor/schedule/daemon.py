@@ -8,7 +8,7 @@
 | watch       | every 5 minutes, and at the start       | any lateness, once              |
 | tidy        | 03:17 UTC                               | any lateness, once; else at the next one |
 
-No job store: what was missed is decided from the `runs` table (`monitor.slots`), so that a restart, a suspended machine
+No job store: what was missed is decided from the `runs` table (`config.slots`), so that a restart, a suspended machine
 and a second daemon come to the same. "catch up" also is what wakes after a suspension, when timers run late.
 """
 
@@ -25,7 +25,7 @@ from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped
 from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped] # version 3 has no types
 from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-untyped] # version 3 has no types
 
-from monitor.crontab import cron_trigger
+from monitor.config.crontab import cron_trigger
 from monitor.errors import MonitorError
 from monitor.usecases.watch import Watched
 

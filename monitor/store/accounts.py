@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from monitor.store.inserting import insert_into
 from monitor.store.schema import accounts
 
 
@@ -42,9 +41,8 @@ async def ensure_account(conn: AsyncConnection, name: str, provider: str, mode: 
     """The stored account, made now if this is first contact. Idempotent, also when two processes meet at it."""
     found = await find_account(conn, name)
     if found is None:
-        insert = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
         await conn.execute(
-            insert(accounts)
+            insert_into(conn, accounts)
             .values(name=name, provider=provider, mode=mode)
             .on_conflict_do_nothing(index_elements=["name"])
         )

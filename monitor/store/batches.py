@@ -10,11 +10,10 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import BatchState, NotificationState
+from monitor.store.inserting import insert_into
 from monitor.store.schema import batches, notifications, subscriptions
 
 APPROVAL_LASTS = timedelta(hours=24)
@@ -70,8 +69,9 @@ async def collecting_batch(conn: AsyncConnection, account_id: int, origin: str, 
         .where(batches.c.state == BatchState.COLLECTING)
         .with_for_update(read=True)
     )
-    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    fresh = build(batches).values(account_id=account_id, origin=origin, state=BatchState.COLLECTING, opened_at=now)
+    fresh = insert_into(conn, batches).values(
+        account_id=account_id, origin=origin, state=BatchState.COLLECTING, opened_at=now
+    )
     while True:
         found = (await conn.execute(statement)).scalar_one_or_none()
         if found is not None:

@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import CurrencySeen, ProductSeen
+from monitor.store.inserting import insert_into
 from monitor.store.schema import currencies, products, suppressions
 
 _PRODUCT = ("ext_id", "name", "price_usd", "frequency", "payment_link", "active")
@@ -51,9 +50,8 @@ async def suppress(
     conn: AsyncConnection, account_id: int, mac: str, *, scope: str, reason: str, by: str, at: datetime
 ) -> bool:
     """Never mail this address again in this scope (`all` or `reminders`); False when it was so already."""
-    insert = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
     made = await conn.execute(
-        insert(suppressions)
+        insert_into(conn, suppressions)
         .values(account_id=account_id, address_mac=mac, scope=scope, reason=reason, by=by, at=at)
         .on_conflict_do_nothing(index_elements=["account_id", "address_mac", "scope"])
         .returning(suppressions.c.id),
@@ -89,7 +87,7 @@ async def list_suppressions(conn: AsyncConnection, account_id: int) -> list[Row[
 async def _upsert(conn: AsyncConnection, table: Any, account_id: int, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    insert = postgres_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)
+    insert = insert_into(conn, table)
     moving = {name: insert.excluded[name] for name in rows[0] if name != "ext_id"}
     await conn.execute(
         insert.on_conflict_do_update(index_elements=["account_id", "ext_id"], set_=moving),

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import BadRow, Fact
+from monitor.store.inserting import insert_into
 from monitor.store.schema import facts, quarantine, subscriptions
 
 _encode = msgspec.json.Encoder().encode
@@ -36,7 +34,7 @@ async def insert_facts(conn: AsyncConnection, account_id: int, seen: Sequence[Fa
     ]
     if not rows:
         return 0
-    statement = _insert(conn, facts).on_conflict_do_nothing(index_elements=["account_id", "dedupe_key"])
+    statement = insert_into(conn, facts).on_conflict_do_nothing(index_elements=["account_id", "dedupe_key"])
     return len((await conn.execute(statement.returning(facts.c.id), rows)).all())
 
 
@@ -81,7 +79,7 @@ async def put_in_quarantine(conn: AsyncConnection, account_id: int, rows: Sequen
         quarantine.c.account_id == account_id, quarantine.c.raw_hash.in_(list(hashes))
     )
     old = set((await conn.execute(statement)).scalars())
-    insert = _insert(conn, quarantine)
+    insert = insert_into(conn, quarantine)
     await conn.execute(
         insert.on_conflict_do_update(
             index_elements=["account_id", "raw_hash"],
@@ -101,7 +99,3 @@ async def put_in_quarantine(conn: AsyncConnection, account_id: int, rows: Sequen
         ],
     )
     return set(hashes) - old
-
-
-def _insert(conn: AsyncConnection, table: Any) -> Any:
-    return postgres_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)

@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, distinct, func, insert, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Episode, Situation, Track
+from monitor.store.inserting import insert_into
 from monitor.store.schema import batches, episodes, events, notifications
 
 _EPISODE = tuple(f.name for f in fields(Episode))
@@ -69,8 +68,7 @@ async def write_episodes(conn: AsyncConnection, account_id: int, rows: Sequence[
         }
         for subscription_id, seq, campaign_hash, episode in rows
     ]
-    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    statement = build(episodes)
+    statement = insert_into(conn, episodes)
     moving = ("deadline_at", "evidence_at", "muted", "next_step_at", "closed_at", "close_reason")
     await conn.execute(
         statement.on_conflict_do_update(

@@ -9,12 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.errors import FencedOffError
 from monitor.store.engine import db_now
+from monitor.store.inserting import insert_into
 from monitor.store.schema import locks
 
 LEASE = timedelta(seconds=60)
@@ -27,9 +26,8 @@ async def take_lock(conn: AsyncConnection, name: str, holder: str, *, steal: boo
     `steal` is for who already knows that the holder is dead (its `flock` is free).
     """
     now = await db_now(conn)
-    insert = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
     await conn.execute(
-        insert(locks)
+        insert_into(conn, locks)
         .values(name=name, token=0, holder="", beat_at=now, until_at=now - LEASE)
         .on_conflict_do_nothing(index_elements=["name"]),
     )

@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Row, bindparam, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.intents import REVIVABLE
 from monitor.domain.model import BatchState, Kind, MailRecord, NotificationState
+from monitor.store.inserting import insert_into
 from monitor.store.schema import accounts, attempts, batches, notifications, templates
 
 S = NotificationState
@@ -39,8 +38,7 @@ async def stage(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> int
     """Write notifications, staged or voided; returns how many are new. The same step twice is one row."""
     if not rows:
         return 0
-    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    statement = build(notifications).on_conflict_do_nothing().returning(notifications.c.id)
+    statement = insert_into(conn, notifications).on_conflict_do_nothing().returning(notifications.c.id)
     return len((await conn.execute(statement, list(rows))).all())
 
 
@@ -214,8 +212,7 @@ async def poison(
 
 async def keep_template(conn: AsyncConnection, digest: str, files: str) -> None:
     """Keep the words of this version, which a resend must repeat. Idempotent."""
-    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    await conn.execute(build(templates).values(hash=digest, files=files).on_conflict_do_nothing())
+    await conn.execute(insert_into(conn, templates).values(hash=digest, files=files).on_conflict_do_nothing())
 
 
 async def record_attempts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:

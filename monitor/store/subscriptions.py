@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Source, Status, Told
+from monitor.store.inserting import insert_into
 from monitor.store.schema import customers, events, subscriptions
 
 _NOT_COLUMNS = {"customer", "currency", "customer_ext_id"}
@@ -118,9 +117,8 @@ async def insert_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str
     """
     if not rows:
         return {}
-    build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
     statement = (
-        build(subscriptions)
+        insert_into(conn, subscriptions)
         .on_conflict_do_nothing(index_elements=["account_id", "ext_id"])
         .returning(subscriptions.c.ext_id, subscriptions.c.id)
     )
@@ -160,8 +158,9 @@ async def upsert_customers(
         if ext_id not in stored
     ]
     if fresh:
-        build = postgres_insert if conn.dialect.name == "postgresql" else sqlite_insert
-        await conn.execute(build(customers).on_conflict_do_nothing(index_elements=["account_id", "ext_id"]), fresh)
+        await conn.execute(
+            insert_into(conn, customers).on_conflict_do_nothing(index_elements=["account_id", "ext_id"]), fresh
+        )
     for ext_id, row in stored.items():
         changed = {key: value for key, value in seen[ext_id].items() if row._mapping[key] != value}
         if changed and row.erased_at is None:

@@ -7,15 +7,17 @@ is behind the file's was restored; one that lives elsewhere was copied.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.store.engine import Database
+from monitor.store.inserting import insert_into
 from monitor.store.schema import instance
 
 FILE_NAME = "witness"
@@ -48,8 +50,9 @@ async def check_witness(conn: AsyncConnection, database: Database, state_dir: Pa
 async def seal_witness(conn: AsyncConnection, database: Database) -> tuple[str, int]:
     """Count this use and accept the place; returns what `note_witness` writes once the transaction is committed."""
     here = await _place(conn, database)
-    if (await conn.execute(select(instance.c.id))).one_or_none() is None:
-        await conn.execute(insert(instance).values(id=1, uuid=str(uuid4()), witness=here, counter=0))
+    # two accounts may see a new database at once: the first row stands
+    first = insert_into(conn, instance).values(id=1, uuid=str(uuid4()), witness=here, counter=0)
+    await conn.execute(first.on_conflict_do_nothing())
     done = await conn.execute(
         update(instance)
         .values(witness=here, counter=instance.c.counter + 1)
@@ -62,7 +65,7 @@ async def seal_witness(conn: AsyncConnection, database: Database) -> tuple[str, 
 def note_witness(state_dir: Path, uuid: str, counter: int) -> None:
     """Write the count outside the database. Never before the commit: a file ahead of it would cry wolf."""
     target = state_dir / FILE_NAME
-    fresh = target.with_suffix(".new")
+    fresh = target.with_suffix(f".{os.getpid()}.new")  # two processes may note at once
     fresh.write_text(json.dumps({"uuid": uuid, "counter": counter}), encoding="utf-8")
     fresh.replace(target)
 

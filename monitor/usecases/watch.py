@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from monitor.config.slots import missing_since
 from monitor.errors import ConfigError, StoreError
 from monitor.metrics import Level
-from monitor.slots import missing_since
 from monitor.store.accounts import AccountRow, find_account
 from monitor.store.engine import Database
 from monitor.store.revision import require_current

@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from monitor.config.values import bind_address
 from monitor.errors import ConfigError
-from monitor.setting_values import bind_address
 from monitor.web import health
 from monitor.web.health import Site
 

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from monitor.crontab import cron_trigger
+from monitor.config.crontab import cron_trigger
 
 BUDAPEST = ZoneInfo("Europe/Budapest")
 SATURDAY = datetime(2026, 8, 1, tzinfo=BUDAPEST)

@@ -11,8 +11,8 @@ from typing import get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from monitor.config import Account, SendWindow, Settings
 from monitor.metrics import Meter
-from monitor.settings import Account, SendWindow, Settings
 from monitor.usecases.watch import Cause
 
 ROOT = Path(__file__).parents[2]

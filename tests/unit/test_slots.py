@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from monitor.slots import due_slot, missing_since, several_a_day, slot_at
+from monitor.config.slots import due_slot, missing_since, several_a_day, slot_at
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "America/Sao_Paulo", "UTC")
 STEP = timedelta(minutes=10)

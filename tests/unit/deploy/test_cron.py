@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from monitor.config import load_settings
-from monitor.crontab import cron_trigger
+from monitor.config.crontab import cron_trigger
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "cron"
 LINES = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from monitor.config import load_settings
-from monitor.settings import Settings
+from monitor.config.settings import Settings
 from monitor.store.engine import filesystem_of
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "systemd"

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from monitor.crontab import cron_trigger
+from monitor.config.crontab import cron_trigger
 
 _DAY = timedelta(days=1)
 _LOOK_BACK = timedelta(days=366)

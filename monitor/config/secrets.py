@@ -8,8 +8,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from monitor.config.settings import Settings
 from monitor.errors import ConfigError
-from monitor.settings import Settings
 
 _SYSTEMD_CREDENTIALS = Path("/run/credentials")
 _KEY_BYTES = 32

@@ -19,36 +19,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from monitor.complaints import Location, Places, describe, dotted, toml_lines, unknown, variable
+from monitor.config.complaints import Location, Places, describe, dotted, toml_lines, unknown, variable
+from monitor.config.secrets import is_shared, read_secret
+from monitor.config.settings import ENV_PREFIX, Settings
+from monitor.config.values import is_loopback
 from monitor.errors import ConfigError
-from monitor.secrets import is_shared, read_secret, secret_key
-from monitor.setting_values import is_loopback
-from monitor.settings import (
-    ENV_PREFIX,
-    Account,
-    AlertSettings,
-    BrandSettings,
-    DatabaseSettings,
-    GuardSettings,
-    SendWindow,
-    Settings,
-    SmtpSettings,
-    WebSettings,
-)
-
-__all__ = [
-    "Account",
-    "AlertSettings",
-    "BrandSettings",
-    "DatabaseSettings",
-    "GuardSettings",
-    "SendWindow",
-    "Settings",
-    "SmtpSettings",
-    "WebSettings",
-    "load_settings",
-    "secret_key",
-]
 
 DEFAULT_FILES = (Path("monitor.toml"), Path("config/monitor.toml"))
 Values = dict[str, Any]

@@ -12,7 +12,8 @@ from typing import get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from monitor.settings import ENV_PREFIX, Account, Settings
+from monitor.config.account import Account
+from monitor.config.settings import ENV_PREFIX, Settings
 
 Location = tuple[str | int, ...]
 
