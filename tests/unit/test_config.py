@@ -572,7 +572,7 @@ def test_the_secret_key_is_made_once_for_this_user_only(settings):
 
 
 def test_two_processes_that_make_the_key_at_once_agree(settings, monkeypatch):
-    from monitor import secrets
+    from monitor.config import secrets
 
     real = Path.hardlink_to
 
@@ -615,7 +615,7 @@ def test_a_state_folder_that_cannot_be_made_is_named(settings):
 
 
 def test_a_systemd_credential_may_show_its_access_list_as_group_bits(tmp_path, monkeypatch):
-    from monitor import secrets
+    from monitor.config import secrets
 
     monkeypatch.setattr(secrets, "_SYSTEMD_CREDENTIALS", tmp_path)
     credential = tmp_path / "key"
