@@ -12,7 +12,7 @@ from monitor.cli.exits import Exit, code_of
 from monitor.errors import ConfigError, MonitorError
 from monitor.store.accounts import find_account
 from monitor.store.summaries import EventCount, HeldMails, MailCount, events_of_run, held_waiting, mails_counted
-from monitor.usecases.deliver import NO_RUN_YET, deliver_account
+from monitor.usecases.deliver import deliver_account
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.run import Run, RunOptions, RunReport
 from monitor.usecases.watch import levels
@@ -101,6 +101,7 @@ class Pass:
 
 def delivery_json(delivery: Delivery) -> dict[str, Any]:
     """A delivery's figures; rules with their counts."""
+    halt = delivery.stopped_by
     return {
         "sent": delivery.sent,
         "failed": delivery.failed,
@@ -111,7 +112,7 @@ def delivery_json(delivery: Delivery) -> dict[str, Any]:
         "snoozed": {rule: number for rule, number in sorted(delivery.snoozed.items()) if number},
         "waiting": delivery.waiting,
         "waiting_until": delivery.waiting_until,
-        "stopped_by": delivery.stopped_by,
+        "stopped_by": None if halt is None else {"rule": halt.rule.value, "why": halt.why, "until": halt.until},
         "problems": delivery.problems,
     }
 
@@ -161,8 +162,8 @@ async def _held(wiring: Wiring, name: str) -> list[HeldMails]:
 def _failed(delivery: Delivery | None) -> bool:
     if delivery is None:
         return False
-    stopped = delivery.stopped_by is not None and not delivery.stopped_by.startswith(("the account is paused",))
-    return bool(delivery.failed or (stopped and delivery.stopped_by != NO_RUN_YET))
+    halt = delivery.stopped_by
+    return bool(delivery.failed or (halt is not None and not halt.rule.expected))
 
 
 async def write_metrics(wiring: Wiring, done: Sequence[Pass], path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from monitor.cli import console
 from monitor.cli.passes import Pass
-from monitor.cli.words import count, kind_name, rule_words
+from monitor.cli.words import count, halt_words, kind_name, rule_words
 from monitor.domain.model import NotificationState, Situation
 from monitor.domain.words import mark_of, moment, name_of
 from monitor.store.summaries import EventCount
@@ -72,8 +72,8 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
         yield "Mails", delivery_words(delivery)
         if delivery.waiting:
             yield "Waiting", waiting_words(delivery, done.zone)
-        if delivery.stopped_by:
-            yield "Stopped", delivery.stopped_by
+        if delivery.stopped_by is not None:
+            yield "Stopped", halt_words(delivery.stopped_by, done.account, done.zone)
 
 
 def pulled_words(report: RunReport) -> str:

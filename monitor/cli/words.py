@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from monitor.domain.words import CAUSES, RULES, moment, name_of, sentence
+from monitor.domain.halt import Halt, HaltRule
+from monitor.domain.words import CAUSES, RULES, UNKNOWN, moment, name_of, sentence
 
 _VARIANTS: Mapping[str, str] = {
     "allowance": "the allowance covers no further bill",
@@ -46,6 +47,16 @@ _SHORT: Mapping[str, str] = {
     "window": "waits for the sending hours",
 }
 
+HALTS: Mapping[HaltRule, str] = {
+    HaltRule.NO_RUN_YET: "nothing is known of this account yet: run `monitor run` first",
+    HaltRule.RESTORED: (
+        "{why}; run `monitor run`, look at the held batch with `monitor outbox batches`, and approve it to go on"
+    ),
+    HaltRule.PAUSED_BY_HAND: "the account is paused by hand: `monitor resume {account}` lets its mail go on",
+    HaltRule.SENDER_PAUSED: "the sender pauses until {until}: {why}",
+    HaltRule.SERVER_UNREACHABLE: "the mail server cannot be reached: {why}",
+}
+
 
 def kind_name(kind: str) -> str:
     """`Low on funds`."""
@@ -71,6 +82,12 @@ def rule_sentence(rule: str | None, why: str | None, until: datetime, not_after:
     local = ZoneInfo(zone)
     values = {"until": moment(until, local), "due_at": moment(until, local), "not_after": moment(not_after, local)}
     return sentence(rule, why=why or "", **values).removesuffix(": ")
+
+
+def halt_words(halt: Halt, account: str, zone: str) -> str:
+    """Why a delivery pass ended early, with what to do where people must act."""
+    until = moment(halt.until, ZoneInfo(zone))
+    return HALTS[halt.rule].format(account=account, why=halt.why or UNKNOWN, until=until)
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

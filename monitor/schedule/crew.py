@@ -200,7 +200,12 @@ class Crew:
         self._meter.delivered(name, done.by_kind, done.rescued)
         if done.by_kind or done.problems:
             structlog.get_logger().info(
-                "mails_delivered", account=name, sent=done.sent, failed=done.failed, stopped_by=done.stopped_by
+                "mails_delivered",
+                account=name,
+                sent=done.sent,
+                failed=done.failed,
+                stopped_by=None if done.stopped_by is None else done.stopped_by.rule.value,
+                why=None if done.stopped_by is None else done.stopped_by.why or None,
             )
         for problem in done.problems:
             structlog.get_logger().warning("mail_problem", account=name, problem=problem)

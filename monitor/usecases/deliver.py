@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import RunState
 from monitor.mail.transport import Transport
 from monitor.store.accounts import AccountRow, find_account, lock_account
@@ -19,9 +20,6 @@ from monitor.usecases.dispatch import Delivery, Dispatch
 from monitor.usecases.gate import LIVE_COLLECTS, Sight, pass_gate
 from monitor.usecases.letters import LetterDesk, Mailer
 from monitor.usecases.tick import look_at_what_is_due
-
-NO_RUN_YET = "nothing is known of this account yet: run `monitor run` first"
-ACCEPT_IT = "run `monitor run`, look at the held batch with `monitor outbox batches`, and approve it to go on"
 
 
 async def deliver_account(
@@ -44,11 +42,11 @@ async def deliver_account(
     async with tools.db.read() as conn:
         row = await find_account(conn, account.name)
     if row is None:
-        return Delivery(stopped_by=NO_RUN_YET)
+        return Delivery(stopped_by=Halt(HaltRule.NO_RUN_YET))
     if state_dir is not None:
         witness = await _witness(tools, state_dir)
     if witness is not None:
-        return Delivery(stopped_by=f"{witness}; {ACCEPT_IT}")
+        return Delivery(stopped_by=Halt(HaltRule.RESTORED, witness))
     now = travelled_now(tools.clock, row, at)
     await _tick(tools, account, row, now)
     await _gates(tools, account, row, now)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.backoff import next_poison_try
 from monitor.domain.guard import Breaker
+from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import NotificationState, Source
 from monitor.domain.still_due import Answer, Case, Do, still_due
 from monitor.errors import MailError, ProviderError, RenderError, UnmailableAddressError
@@ -70,7 +71,7 @@ class Delivery:
     ambiguous: int = 0
     waiting: int = 0
     waiting_until: datetime | None = None
-    stopped_by: str | None = None
+    stopped_by: Halt | None = None
     problems: list[str] = field(default_factory=list)
     sent_ids: list[str] = field(default_factory=list)
     by_kind: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -170,12 +171,12 @@ class Dispatch:
                         ],
                     )
 
-    def _paused(self, now: datetime) -> str | None:
+    def _paused(self, now: datetime) -> Halt | None:
         if self._row.paused_at is not None:
-            return "the account is paused by hand"
+            return Halt(HaltRule.PAUSED_BY_HAND)
         until = self._row.sender_paused_until
         if until is not None and until > now:
-            return f"the sender pauses until {until:%H:%M} UTC: {self._row.sender_pause_reason}"
+            return Halt(HaltRule.SENDER_PAUSED, self._row.sender_pause_reason or "", until)
         return None
 
     async def _breaker(self) -> Breaker:
@@ -368,6 +369,6 @@ class Dispatch:
             async with self._tools.db.write() as conn:
                 await change_account(conn, self._row.id, sender_paused_until=until, sender_pause_reason=posted.pause)
             self._row = replace(self._row, sender_paused_until=until, sender_pause_reason=posted.pause)
-            delivery.stopped_by = f"the sender pauses for 15 minutes: {posted.pause}"
+            delivery.stopped_by = Halt(HaltRule.SENDER_PAUSED, posted.pause, until)
         elif posted.unreachable is not None:
-            delivery.stopped_by = f"the mail server cannot be reached: {posted.unreachable}"
+            delivery.stopped_by = Halt(HaltRule.SERVER_UNREACHABLE, posted.unreachable)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from monitor.domain.guard import Breaker
+from monitor.domain.halt import HaltRule
 from monitor.errors import StoreError
 from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox.seeding import healthy
@@ -222,13 +223,20 @@ async def test_a_greylisting_server_gets_every_mail_within_half_an_hour_and_none
 REFUSED = b"550 5.1.1 no such user\r\n"
 
 
+def why_stopped(delivery: Delivery, rule: HaltRule) -> str:
+    """The other side's words, once the rule is the expected one."""
+    assert delivery.stopped_by is not None
+    assert delivery.stopped_by.rule is rule
+    return delivery.stopped_by.why
+
+
 async def test_ten_refusals_in_a_row_pause_the_sender_and_the_others_go_once_when_it_is_mended(
     database_url: str, tmp_path: Path
 ):
     async with posting(database_url, tmp_path, 60) as post:
         post.script["RCPT"] = Act(reply=b"550 5.2.1 disabled\r\n")
         delivery = await post.deliver()
-        assert "10 mails in a row" in (delivery.stopped_by or "")
+        assert "10 mails in a row" in why_stopped(delivery, HaltRule.SENDER_PAUSED)
         refused = post.sink.passes["RCPT"]
         assert Breaker.IN_A_ROW <= refused <= Breaker.IN_A_ROW + CONNECTIONS
         assert await post.on.states() == {"failed": refused, "ready": 60 - refused}
@@ -245,7 +253,7 @@ async def test_ten_refusals_in_a_row_pause_the_sender_and_the_others_go_once_whe
 async def test_a_policy_refusal_pauses_the_sender_and_burns_no_try(verb: str, sqlite_url: str, tmp_path: Path):
     async with posting(sqlite_url, tmp_path, 30) as post:
         post.script[verb] = Act(reply=b"550 5.7.1 not from you\r\n")
-        assert "5.7.1" in ((await post.deliver()).stopped_by or "")
+        assert "5.7.1" in why_stopped(await post.deliver(), HaltRule.SENDER_PAUSED)
         assert post.sink.passes[verb] <= CONNECTIONS
         assert await post.on.states() == {"ready": 30}
         assert await post.rows("SELECT DISTINCT tries, copies FROM notifications") == [(0, 0)]
@@ -293,7 +301,7 @@ async def test_a_refused_login_pauses_the_sender_and_after_the_fix_all_mails_go_
 async def test_nobody_answers_at_the_mail_servers_address_and_no_try_is_burnt(sqlite_url: str, tmp_path: Path):
     async with posting(sqlite_url, tmp_path, 5) as post:
         post.script["CONNECT"] = Act(then="reset")
-        assert "cannot be reached" in ((await post.deliver()).stopped_by or "")
+        assert why_stopped(await post.deliver(), HaltRule.SERVER_UNREACHABLE)
         assert await post.on.states() == {"ready": 5}
         assert await post.rows("SELECT DISTINCT tries, copies FROM notifications") == [(0, 0)]
         post.script.clear()

@@ -172,7 +172,7 @@ def test_a_login_that_is_refused_pauses_the_sender_burns_no_attempt_and_ends_wit
         shop.configure(more=f'{login}\nusername = "acme"\npassword = "canary-password"')
         told = shop.told("run", *NOW)
     assert told.returncode == 1
-    assert "the sender pauses for 15 minutes" in " ".join(told.stdout.split())
+    assert "the sender pauses until 1 Apr 2026, 11:15 CEST: " in " ".join(told.stdout.split())
     shop.configure()
     later = NOW[1].replace("09:00", "09:20")
     assert shop.told("deliver", "--now", later).returncode == 0

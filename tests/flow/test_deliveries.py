@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, update
 
+from monitor.domain.halt import Halt, HaltRule
 from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox import acts
 from monitor.sandbox.faults import error
@@ -18,7 +19,7 @@ from monitor.store.engine import db_now
 from monitor.store.locks import take_lock
 from monitor.store.schema import accounts, batches, notifications, runs, subscriptions
 from monitor.usecases import deliver as deliver_module
-from monitor.usecases.deliver import NO_RUN_YET, deliver_account
+from monitor.usecases.deliver import deliver_account
 from tests.harness import MAILER, Stage, mac
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -113,7 +114,7 @@ async def test_a_suppressed_address_is_not_mailed_and_a_refused_reminder_is_no_r
 
 async def test_nothing_is_known_before_the_first_run(play):
     stage = await play(healthy(5, start=START))
-    assert (await deliver(stage)).stopped_by == NO_RUN_YET
+    assert (await deliver(stage)).stopped_by == Halt(HaltRule.NO_RUN_YET)
 
 
 # Time and webhooks

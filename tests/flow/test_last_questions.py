@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from monitor.domain.halt import HaltRule
 from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
@@ -39,8 +40,9 @@ async def test_a_restored_database_sends_nothing_of_what_waited_in_it(stage):
     note.write_text(json.dumps({**kept, "counter": kept["counter"] + 1}))  # the database was used since this backup
     done = await deliver(stage, state_dir=stage.state_dir)
     assert (done.sent, len(stage.mailbox.messages)) == (0, 0)
-    assert "restored from a backup" in done.stopped_by
-    assert "approve" in done.stopped_by
+    assert done.stopped_by is not None
+    assert done.stopped_by.rule is HaltRule.RESTORED
+    assert "restored from a backup" in done.stopped_by.why
     note.write_text(json.dumps(kept))
     assert (await deliver(stage, state_dir=stage.state_dir)).sent == 2
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from monitor.domain.halt import Halt, HaltRule
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
@@ -68,7 +69,7 @@ async def test_no_claimed_mail_leaves_after_a_pause(stage):
     delivery = await stage.deliver()
     assert delivery.sent == 0
     assert stage.mailbox.messages == []
-    assert delivery.stopped_by == "the account is paused by hand"
+    assert delivery.stopped_by == Halt(HaltRule.PAUSED_BY_HAND)
     assert (await waiting(stage)) == mails
 
 

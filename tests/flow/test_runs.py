@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import func, select, update
 
+from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import Mode, Source
 from monitor.errors import ConfigError, FencedOffError, ProviderAuthError, ProviderUnavailableError, StoreError
 from monitor.sandbox import acts
@@ -928,4 +929,4 @@ async def test_an_account_paused_by_hand_is_still_observed(play):
         await change_account(conn, (await stage.row()).id, paused_at=stage.world.now)
     cause(stage.world, {"payment_failed:insufficient_balance": 1})
     assert (await stage.run()).counts["events"] == 1
-    assert (await stage.deliver()).stopped_by == "the account is paused by hand"
+    assert (await stage.deliver()).stopped_by == Halt(HaltRule.PAUSED_BY_HAND)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from monitor.cli.console import json_text
 from monitor.cli.passes import Pass
+from monitor.domain.halt import Halt, HaltRule
 from monitor.errors import ConfigError, ProviderUnavailableError
-from monitor.usecases.deliver import NO_RUN_YET
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.run import RunReport
 
@@ -29,9 +30,11 @@ def ended(outcome: str | None = "complete", delivery: Delivery | None = None, er
         (ended("held"), 3),
         (ended(delivery=Delivery(failed=1)), 1),
         (ended(delivery=Delivery(held=1, failed=1)), 3),
-        (ended(delivery=Delivery(stopped_by="the sender pauses for 15 minutes: 535")), 1),
-        (ended(delivery=Delivery(stopped_by="the account is paused by hand")), 0),
-        (ended(None, Delivery(stopped_by=NO_RUN_YET)), 0),
+        (ended(delivery=Delivery(stopped_by=Halt(HaltRule.SENDER_PAUSED, "535"))), 1),
+        (ended(delivery=Delivery(stopped_by=Halt(HaltRule.SERVER_UNREACHABLE))), 1),
+        (ended(delivery=Delivery(stopped_by=Halt(HaltRule.RESTORED))), 1),
+        (ended(delivery=Delivery(stopped_by=Halt(HaltRule.PAUSED_BY_HAND))), 0),
+        (ended(None, Delivery(stopped_by=Halt(HaltRule.NO_RUN_YET))), 0),
         (ended(error=ProviderUnavailableError("no")), 1),
         (ended(error=ConfigError("no")), 2),
     ],
@@ -44,6 +47,12 @@ def test_the_json_of_a_pass_is_json_and_tells_the_error():
     told = json.loads(json_text(ended(error=ConfigError("fix it")).as_json()))
     assert (told["outcome"], told["exit_code"]) == ("failed", 2)
     assert told["error"] == {"type": "ConfigError", "message": "fix it"}
+
+
+def test_the_json_of_a_stopped_delivery_names_the_rule_apart_from_its_values():
+    delivery = Delivery(stopped_by=Halt(HaltRule.SENDER_PAUSED, "535", datetime(2026, 4, 2, 6, 15, tzinfo=UTC)))
+    told = json.loads(json_text(ended(delivery=delivery).as_json()))["delivery"]["stopped_by"]
+    assert told == {"rule": "sender_paused", "why": "535", "until": "2026-04-02T06:15:00Z"}
 
 
 def test_rules_that_stopped_nothing_are_left_out_of_the_json():

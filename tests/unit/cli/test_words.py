@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from monitor.cli.summary import changed_words, delivery_words, waiting_words
-from monitor.cli.words import count, kind_name, rule_sentence, rule_words, tail, variant_words
+from monitor.cli.words import count, halt_words, kind_name, rule_sentence, rule_words, tail, variant_words
+from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import CancelReason, Cause
 from monitor.domain.words import RULES
 from monitor.store.summaries import EventCount
@@ -32,6 +33,19 @@ def test_one_mails_rule_is_told_with_its_values():
     assert told == "mails leave in the sending window only, which opens 2 Apr 2026, 08:00 CEST"
     assert rule_sentence("unmailable", "malformed", AT, None, "UTC").endswith(": malformed")
     assert rule_sentence(None, None, AT, None, "UTC") == ""
+
+
+@pytest.mark.parametrize("rule", HaltRule)
+def test_every_reason_to_stop_delivering_has_a_sentence_without_holes(rule):
+    told = halt_words(Halt(rule, "535 no", AT), "acme", "Europe/Budapest")
+    assert told
+    assert not {"{", "}", "—"} & set(told)
+
+
+def test_a_pause_of_the_sender_is_told_with_its_end_and_one_by_hand_with_the_way_out():
+    told = halt_words(Halt(HaltRule.SENDER_PAUSED, "535 {no}", AT), "acme", "Europe/Budapest")
+    assert told == "the sender pauses until 2 Apr 2026, 08:00 CEST: 535 {no}"
+    assert "`monitor resume acme`" in halt_words(Halt(HaltRule.PAUSED_BY_HAND), "acme", "UTC")
 
 
 def test_numbers_are_grouped_and_one_is_one():
