@@ -1,7 +1,7 @@
 # Needs Python 3.11+ and make. Everything else is installed into .venv, once, by hash.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench rivals fmt lock messages clean
+.PHONY: help demo test check audit bench rivals fmt lock messages clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
@@ -33,6 +33,9 @@ check: .venv/.dev ## Lint, format, types, import layers, architecture, documenta
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_docs.py
+
+audit: .venv/.dev ## Known vulnerabilities of the libraries that are installed in production
+	$(BIN)/python .ci/audit.py
 
 bench: .venv/.dev ## Measure speed beside other ways and write docs/benchmarks.md (ARGS="--rows 5000 --rounds 1")
 	$(BIN)/python -m benchmarks $(ARGS)
