@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from monitor.sandbox.entities import Subscription
 from monitor.sandbox.seeding import healthy
+from monitor.sandbox.serving import dump
 from monitor.sandbox.transitions import cause
-from monitor.sandbox.v2 import dump
 from monitor.sandbox.v2_shapes import Shapes
 from monitor.sandbox.world import World
 

@@ -30,6 +30,7 @@ class Call:
     page: int = 1
     """The page its cursor asks for, from 1; the same again when it is retried."""
     params: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[str, ...] | None = None
     next_cursor: str | None = None
+    envelope: str = "items"
+    """The key under which the rows stand; only `items` has a cursor beside it."""
     cut_after: int | None = None
     """Send so many bytes of the body, then break the connection; 0 breaks it before the answer begins."""
 
@@ -48,8 +51,8 @@ class Answer:
         """The body; a page's is put together from its rows."""
         if self.rows is None:
             return self.body
-        cursor = json.dumps(self.next_cursor)
-        text = f'{{"items":[{",".join(self.rows)}],"nextCursor":{cursor}}}'
+        cursor = f',"nextCursor":{json.dumps(self.next_cursor)}' if self.envelope == "items" else ""
+        text = f'{{"{self.envelope}":[{",".join(self.rows)}]{cursor}}}'
         return text.encode("utf-8", "surrogatepass")
 
 

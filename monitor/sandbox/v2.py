@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import format_datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from monitor.clock import Clock, SystemClock
+from monitor.clock import Clock
 from monitor.sandbox import mangle, v2_query
 from monitor.sandbox.entities import Subscription
 from monitor.sandbox.faults import Answer, Call, Faults
+from monitor.sandbox.serving import Front, Handler, answer, dump
 from monitor.sandbox.v2_query import ApiError, Place, invalid, not_found
 from monitor.sandbox.v2_shapes import Shapes
 from monitor.sandbox.world import World
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PUBLIC = ("currencies", "currency")
-Handler = Callable[[Call], Answer]
-
-
-def answer(value: object) -> Answer:
-    """200 with this JSON."""
-    return Answer(body=dump(value).encode())
-
-
-def dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class V2:
-    """The routes. Handlers are plain functions of a call; `_serve` adds key, faults, headers."""
+    """The routes. Handlers are plain functions of a call; `Front` adds key, faults, headers."""
 
     def __init__(self, world: World, faults: Faults, *, clock: Clock | None = None, prefix: str = "/v2") -> None:
         self._world = world
         self._faults = faults
-        self._clock = clock or SystemClock()
-        self._ids = itertools.count(1)
         self.shapes = Shapes(world)
+        front = Front(faults, authorize=self._authorize, clock=clock)
         routes: tuple[tuple[str, str, Handler], ...] = (
             ("me", "/me", self._me),
             ("subscriptions", "/transaction/subscriptions", self._subscriptions),
@@ -62,63 +44,12 @@ class V2:
             ("events", "/webhooks/events", self._events),
             ("event", "/webhooks/events/{id}", self._event),
         )
-        self.routes = [Route(prefix + path, self._endpoint(name, handle)) for name, path, handle in routes]
-        self.routes.append(Route("/{rest:path}", self._endpoint("unknown", self._unknown)))
+        self.routes = [Route(prefix + path, front.endpoint(name, handle)) for name, path, handle in routes]
+        self.routes.append(Route("/{rest:path}", front.endpoint("unknown", self._unknown)))
 
     def app(self, *extra: Route) -> Starlette:
         """The ASGI app, with further routes before its own."""
         return Starlette(routes=[*extra, *self.routes])
-
-    # One request
-
-    def _endpoint(self, name: str, handle: Handler) -> Callable[[Request], Any]:
-        async def endpoint(request: Request) -> Response:
-            query = dict(request.query_params)
-            call = Call(
-                name,
-                request.url.path,
-                query,
-                dict(request.headers),
-                asyncio.get_running_loop().time(),
-                page=v2_query.page_number(query),
-                params=dict(request.path_params),
-            )
-            return await self._serve(self._faults.count(call), handle)
-
-        return endpoint
-
-    async def _serve(self, call: Call, handle: Handler) -> Response:
-        rules = [rule for rule in self._faults.rules if rule.meets(call)]
-        for rule in rules:
-            if rule.wait is not None:
-                await rule.wait()
-        asked = call.headers.get("x-request-id", "")
-        request_id = asked if _REQUEST_ID.fullmatch(asked) else f"req-{next(self._ids)}"
-        try:
-            self._authorize(call)
-            result = handle(call)
-        except ApiError as error:
-            body = {
-                "error": str(error),
-                "code": error.code,
-                "details": error.details,
-                "requestId": request_id,
-            }
-            result = Answer(error.status, dump(body).encode())
-        for rule in rules:
-            if rule.act is not None:
-                result = rule.act(call, result)
-        now = self._clock.now() + self._faults.clock_skew
-        headers = {
-            "Content-Type": "application/json",
-            "Date": format_datetime(now, usegmt=True),
-            "X-Request-Id": request_id,
-            **result.headers,
-        }
-        body_bytes = result.bytes()
-        if result.cut_after is not None:
-            return BrokenResponse(body_bytes, result.status, headers, cut_after=result.cut_after)
-        return Response(body_bytes, result.status, headers)
 
     def _authorize(self, call: Call) -> None:
         if call.route in _PUBLIC or call.route == "unknown":
@@ -294,18 +225,3 @@ def _listed(query: Mapping[str, str], shapes: Sequence[dict[str, Any]], *, defau
     more = begin + limit < len(shapes)
     cursor = Place(0, number + 1, page[-1]["uuid"]).cursor() if more else None
     return Answer(rows=tuple(dump(shape) for shape in page), next_cursor=cursor)
-
-
-class BrokenResponse(Response):
-    """Sends a part of the body, then breaks the connection as a dying server would."""
-
-    def __init__(self, body: bytes, status: int, headers: Mapping[str, str], *, cut_after: int) -> None:
-        super().__init__(body, status, headers)
-        self._cut_after = cut_after
-
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        if self._cut_after:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            part = bytes(self.body)[: self._cut_after]
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        scope["state"]["connection"].break_off()
