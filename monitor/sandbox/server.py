@@ -19,6 +19,8 @@ from uvicorn.server import ServerState
 from monitor.clock import Clock
 from monitor.sandbox.faults import Faults
 from monitor.sandbox.mailbox import MailCatcher
+from monitor.sandbox.platform import Platform
+from monitor.sandbox.till import Till
 from monitor.sandbox.v2 import V2
 from monitor.sandbox.world import World
 
@@ -64,7 +66,8 @@ class SandboxServer:
         self._address = (host, port)
         self._state = ServerState()
         self._server: asyncio.Server | None = None
-        app = V2(world, self.faults, clock=clock).app(*routes)
+        self.platform = Platform(Till(world), self.faults, clock=clock)
+        app = V2(world, self.faults, clock=clock).app(*routes, *self.platform.routes)
         self._config = uvicorn.Config(
             app,
             http=_Connection,
@@ -86,6 +89,11 @@ class SandboxServer:
     def url(self) -> str:
         """The base URL that a provider is given."""
         return f"{self.base}/v2"
+
+    @property
+    def platform_url(self) -> str:
+        """The base URL of the billing platform."""
+        return self.base + self.platform.prefix
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
