@@ -1,11 +1,16 @@
-"""Databases for tests: a fresh SQLite file, a fresh database on a real PostgreSQL, or each in turn."""
+"""Databases for tests: a fresh SQLite file, a fresh database on a real PostgreSQL, or each in turn.
+
+They are copies of one that was migrated once. The `empty_` ones are without tables.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -26,7 +31,7 @@ _numbers = count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "postgres_url" in getattr(item, "fixturenames", ()):
+        if "postgres_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
 
 
@@ -59,23 +64,82 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A database of this test's own, as an async SQLAlchemy URL. What is left connected is cut off afterwards."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(f"postgresql://postgres@/postgres?host={postgres_server}", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
-        yield f"postgresql+psycopg://postgres@/{name}?host={postgres_server}"
+def migrate(url: str) -> None:
+    """Bring the database to this code's revision, and leave nothing connected to it."""
+    # not above: this file is read before the coverage begins
+    from monitor.store.engine import Database
+    from monitor.store.revision import upgrade
+
+    async def work() -> None:
+        db = Database(url)
+        await upgrade(db)
+        await db.aclose()
+
+    asyncio.run(work())
+
+
+@contextmanager
+def new_database(server: str, name: str, template: str) -> Iterator[str]:
+    """A database of this name; what is left connected is cut off afterwards."""
+    with psycopg.connect(f"postgresql://postgres@/postgres?host={server}", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield f"postgresql+psycopg://postgres@/{name}?host={server}"
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a migrated database to copy."""
+    with new_database(postgres_server, "migrated", "template1") as url:
+        migrate(url)
+        yield "migrated"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file to copy; it is closed, so nothing of it lies in a log beside it."""
+    file = tmp_path_factory.mktemp("template") / "monitor.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database of this test's own without a table, as an async SQLAlchemy URL."""
+    with new_database(postgres_server, f"test_{next(_numbers)}", "template1") as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A migrated database of this test's own, as an async SQLAlchemy URL."""
+    with new_database(postgres_server, f"test_{next(_numbers)}", postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
     """A file that is not there yet, as an async SQLAlchemy URL."""
     return f"sqlite+aiosqlite:///{tmp_path / 'monitor.db'}"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture
+def sqlite_url(empty_sqlite_url: str, tmp_path: Path, sqlite_template: Path) -> str:
+    """A migrated file of this test's own, as an async SQLAlchemy URL."""
+    shutil.copyfile(sqlite_template, tmp_path / "monitor.db")
+    return empty_sqlite_url
+
+
+EACH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=EACH)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Each database in turn."""
+    """Each database in turn, migrated."""
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(params=EACH)
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """Each database in turn, without a table."""
+    return request.getfixturevalue(f"empty_{request.param}_url")

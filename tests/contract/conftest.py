@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from monitor.store.engine import Database
-from monitor.store.revision import upgrade
 
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[Database]:
     db = Database(database_url)
-    await upgrade(db)
     yield db
     await db.aclose()

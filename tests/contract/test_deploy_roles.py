@@ -88,10 +88,10 @@ def allowed(role: psycopg.Connection, tried: list[str]) -> list[str]:
     return done
 
 
-async def test_a_role_without_its_grants_is_told_what_lacks(postgres_url):
-    with connect(postgres_url, "postgres") as admin:
+async def test_a_role_without_its_grants_is_told_what_lacks(empty_postgres_url):
+    with connect(empty_postgres_url, "postgres") as admin:
         admin.execute(statements("roles.sql"))
-    owner, worker = (Database(as_role(postgres_url, f"monitor_{name}")) for name in ("owner", "worker"))
+    owner, worker = (Database(as_role(empty_postgres_url, f"monitor_{name}")) for name in ("owner", "worker"))
     try:
         await upgrade(owner)
         with pytest.raises(StoreError, match="permission denied for table .* grant its roles their rights"):
@@ -102,19 +102,19 @@ async def test_a_role_without_its_grants_is_told_what_lacks(postgres_url):
 
 
 @pytest.fixture
-async def url(postgres_url):
+async def url(empty_postgres_url):
     """A database whose owner made the tables, as docs/deploy.md does it."""
-    with connect(postgres_url, "postgres") as admin:
+    with connect(empty_postgres_url, "postgres") as admin:
         admin.execute(statements("roles.sql"))
         admin.execute(statements("roles.sql"))  # a second time changes nothing
-    database = Database(as_role(postgres_url, "monitor_owner"))
+    database = Database(as_role(empty_postgres_url, "monitor_owner"))
     try:
         await upgrade(database)
     finally:
         await database.aclose()
-    with connect(postgres_url, "monitor_owner") as owner:
+    with connect(empty_postgres_url, "monitor_owner") as owner:
         owner.execute(statements("grants.sql"))
-    return postgres_url
+    return empty_postgres_url
 
 
 async def test_the_worker_runs_delivers_and_plans(url, tmp_path):

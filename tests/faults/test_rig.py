@@ -56,8 +56,8 @@ def test_a_row_that_still_waits_is_unfinished():
     assert judge([row(state="ready")], []).unfinished == ["<1@acme>"]
 
 
-def test_the_oracle_reads_outbox_and_attempts_of_either_database(database_url, tmp_path: Path):
-    engine = create_engine(database_url.replace("+aiosqlite", ""))
+def test_the_oracle_reads_outbox_and_attempts_of_either_database(empty_database_url, tmp_path: Path):
+    engine = create_engine(empty_database_url.replace("+aiosqlite", ""))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE notifications (id TEXT, state TEXT, message_id TEXT, recipient TEXT)"))
         connection.execute(text("CREATE TABLE attempts (notification_id TEXT, outcome TEXT)"))
@@ -66,7 +66,7 @@ def test_the_oracle_reads_outbox_and_attempts_of_either_database(database_url, t
         )
         connection.execute(text("INSERT INTO attempts VALUES ('n1', 'reply_lost'), ('n1', 'deferred')"))
     engine.dispose()
-    verdict = verdict_of(database_url, tmp_path / "no-log")
+    verdict = verdict_of(empty_database_url, tmp_path / "no-log")
     assert (verdict.ambiguities, verdict.accepted, verdict.broken) == (["<1@acme>"], 0, {})
 
 

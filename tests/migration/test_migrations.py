@@ -22,16 +22,17 @@ LATER = datetime(2026, 4, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-async def empty(database_url):
-    db = Database(database_url)
+async def empty(empty_database_url):
+    db = Database(empty_database_url)
     yield db
     await db.aclose()
 
 
 @pytest.fixture
-async def db(empty):
-    await upgrade(empty)
-    return empty
+async def db(database_url):
+    db = Database(database_url)
+    yield db
+    await db.aclose()
 
 
 def _differences(conn) -> list[object]:
@@ -68,7 +69,7 @@ def _shape(conn) -> dict[str, object]:
     return shape
 
 
-async def test_the_migrated_tables_are_the_mapped_ones_to_the_last_condition_of_an_index(db, database_url, tmp_path):
+async def test_the_migrated_tables_are_the_mapped_ones_to_the_last_condition_of_an_index(db, tmp_path):
     async with db.read() as conn:
         migrated = await conn.run_sync(_shape)
     async with db.write() as conn:
