@@ -20,6 +20,10 @@ class ConfigError(MonitorError):
     """
 
 
+class NewerDatabaseError(ConfigError):
+    """The database was made by a newer version: nothing but that version can go on with it."""
+
+
 class NotFoundError(MonitorError):
     """What was asked for by name or number is not stored. Exit code 1: the command was right."""
 

@@ -30,6 +30,8 @@ _MUST = {
     "string": "must be text in quotes",
     "tuple": "must be a list in brackets",
 }
+_OF_SYSTEMD = {"CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
+"""Variables that systemd gives to a unit's processes; the first only where it hands over a credential at all."""
 _SECRETS = ("api_key", "password", "urls", "webhook_secret")
 
 
@@ -53,7 +55,17 @@ class Places:
 
     def complaint(self, location: Location, text: str) -> str:
         """One line: setting, place, what is wrong and the fix."""
-        return f"{dotted(location)} ({self._place(location)}): {text}"
+        return f"{dotted(location)} ({self._place(location)}): {text}{self._credential(location, text)}"
+
+    def _credential(self, location: Location, text: str) -> str:
+        """In a unit of systemd, the line that the unit lacks."""
+        if location[-1] not in _SECRETS or not text.startswith("is missing") or not self.variables & _OF_SYSTEMD:
+            return ""
+        name = dotted(location)
+        return (
+            f'. In a systemd unit: the line "LoadCredential={name}:subscription-monitor.{name}" '
+            f"and the secret in /etc/credstore/subscription-monitor.{name}"
+        )
 
     def _place(self, location: Location) -> str:
         path = tuple(str(part) for part in location)

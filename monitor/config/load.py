@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,41 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if problems or settings is None:
         raise ConfigError("\n".join(dict.fromkeys(places.complaint(location, text) for location, text in problems)))
     return settings
+
+
+@dataclass(frozen=True, slots=True)
+class SecretOrigin:
+    """Where one secret comes from: `file`, which is the settings file where `in_settings`; None: the environment."""
+
+    setting: str
+    file: Path | None
+    in_settings: bool = False
+
+
+def secret_origins(path: Path | None, environ: Mapping[str, str]) -> Iterator[SecretOrigin]:
+    """Where the secrets come from, none of them read. Raises `ConfigError` as `load_settings` does.
+
+    What opens only a server on this machine is no secret, nor is a database address without a password.
+    """
+    file = _file(path, environ)
+    base = file.parent.absolute() if file else Path.cwd()
+    from_file = _anchored(_parsed(_read(file) if file else "", file), base)
+    from_environment = _anchored(_Environment(environ, from_file).values([]), Path.cwd())
+    given = {location: table for location, table, key in _secret_slots(from_environment) if key in table}
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    for location, table, key in _secret_slots(_merged(from_file, from_environment)):
+        paths = table.get(f"{key}_file")
+        credential = Path(credentials, dotted(location)) if credentials else None
+        if paths is not None:
+            for each in paths if isinstance(paths, list) else [paths]:
+                yield SecretOrigin(dotted(location), Path(each))
+        elif location in given:
+            yield SecretOrigin(dotted(location), None)
+        elif key in table and file is not None:
+            if _is_secret(table, key):
+                yield SecretOrigin(dotted(location), file.absolute(), in_settings=True)
+        elif credential is not None and credential.exists():
+            yield SecretOrigin(dotted(location), credential)
 
 
 def default_file() -> Path | None:
@@ -168,16 +204,18 @@ def _exposed(file: Path, from_file: Values) -> Iterator[tuple[Location, str]]:
     if not is_shared(file.stat().st_mode):
         return
     for location, table, key in _secret_slots(from_file):
-        # What opens only a server on this machine, such as the sandbox, is no secret.
-        if key in table and key != "url" and not _is_local(table):
+        if key in table and _is_secret(table, key):
             yield (
                 location,
                 f"stands in a file that others can read; chmod 600 it, or use {key}_file or {variable(location)}",
             )
 
 
-def _is_local(table: Values) -> bool:
-    return is_loopback(str(urlsplit(str(table.get("base_url"))).hostname))
+def _is_secret(table: Values, key: str) -> bool:
+    """What opens only a server on this machine, such as the sandbox, is no secret; nor is a URL without a password."""
+    if key == "url":
+        return urlsplit(str(table[key])).password is not None
+    return not is_loopback(str(urlsplit(str(table.get("base_url"))).hostname))
 
 
 def _resolve_secrets(values: Values, environ: Mapping[str, str]) -> list[tuple[Location, str]]:

@@ -23,7 +23,10 @@ from monitor.errors import ConfigError, StoreError
 
 BUSY_TIMEOUT_MS = 30_000
 _NETWORK_DISKS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "fuse.glusterfs"}
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.rclone", "fuse.s3fs", "fuse.davfs", "fuse.vmhgfs-fuse"),
+    }
 )
 
 
@@ -95,7 +98,7 @@ class Database:
         """Refuse a SQLite file on a network disk, where its locks are not to be trusted. Raises `ConfigError`."""
         if self.path is None:
             return
-        kind = filesystem_of(self.path.absolute().parent)
+        kind = filesystem_of(self.path.resolve().parent)  # a link may lead to the network
         if kind in _NETWORK_DISKS:
             raise ConfigError(
                 f"database.url: {self.path} lies on a network disk ({kind}), where SQLite's locks do not hold; "

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from monitor.errors import ConfigError
+from monitor.errors import ConfigError, NewerDatabaseError
 from monitor.store.engine import Database
 
 _FOLDER = Path(__file__).parent / "migrations"
@@ -42,7 +42,7 @@ async def upgrade(database: Database) -> tuple[str | None, str]:
 
 
 async def require_current(database: Database) -> None:
-    """Raise `ConfigError` with the command to run unless database and code agree."""
+    """Raise `ConfigError` with the command to run unless both agree; `NewerDatabaseError` where none helps."""
     revision = await database_revision(database)
     if revision == code_revision():
         return
@@ -54,7 +54,7 @@ async def require_current(database: Database) -> None:
 def _refuse_newer(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is not None and revision not in known:
-        raise ConfigError(
+        raise NewerDatabaseError(
             f"database.url: the database is at revision {revision}, which is newer than this code "
             f"({code_revision()}): install the newer version of the monitor again",
         )

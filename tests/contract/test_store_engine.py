@@ -327,6 +327,15 @@ def test_a_network_disk_is_refused_with_the_way_out(tmp_path, monkeypatch, kind)
         Database(f"sqlite:///{tmp_path}/x.db").check_disk()
 
 
+def test_a_link_does_not_hide_the_network_disk_it_leads_to(tmp_path, monkeypatch):
+    share = tmp_path / "share"
+    share.mkdir()
+    (tmp_path / "data").symlink_to(share)
+    monkeypatch.setattr(engines, "filesystem_of", lambda folder: "nfs4" if folder == share else "ext4")
+    with pytest.raises(ConfigError, match="lies on a network disk"):
+        Database(f"sqlite:///{tmp_path}/data/x.db").check_disk()
+
+
 def test_a_local_disk_and_a_server_are_fine(tmp_path):
     Database(f"sqlite:///{tmp_path}/x.db").check_disk()
     Database("postgresql://u@h/db").check_disk()

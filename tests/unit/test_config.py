@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from monitor.config import Settings, default_file, load_settings, secret_key
+from monitor.config.load import secret_origins
 from monitor.errors import ConfigError
 
 KEY = "sk_6f1c2d3e-0000-4000-8000-000000000001_test_secret"
@@ -236,9 +237,48 @@ def test_a_path_of_the_wrong_type_is_refused(write):
     assert "accounts.acme.webhook_secret" in complaint(write(account="webhook_secret_file = [5]"))
 
 
+def test_a_database_password_in_a_file_that_others_can_read_is_refused(write):
+    file = write('database.url = "postgresql://monitor:letmein@db/monitor"')
+    file.chmod(0o644)
+    said = complaint(file)
+    assert "database.url" in said
+    assert "stands in a file that others can read" in said
+    assert "letmein" not in said
+    file = write('database.url = "postgresql://monitor@db/monitor"')
+    file.chmod(0o644)
+    assert load_settings(file, {})
+
+
+def test_it_is_told_where_each_secret_comes_from_and_none_is_read(write, tmp_path):
+    file = write('database.url = "postgresql://m:letmein@db/m"\nalerts = {}', 'webhook_secret = "hook-secret"')
+    environ = {"MONITOR__SMTP__USERNAME": "acme", "MONITOR__SMTP__PASSWORD": "x", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    (tmp_path / "alerts.urls").write_text("mailtos://x")
+    (tmp_path / "secret_key").write_text("ab" * 32)
+    found = {one.setting: (one.file, one.in_settings) for one in secret_origins(file, environ)}
+    assert found == {
+        "accounts.acme.api_key": (tmp_path / "acme.key", False),
+        "alerts.urls": (tmp_path / "alerts.urls", False),
+        "accounts.acme.webhook_secret": (file, True),
+        "database.url": (file, True),
+        "smtp.password": (None, False),
+        "secret_key": (tmp_path / "secret_key", False),
+    }
+
+
 def test_a_value_beside_its_file_is_refused(write):
     said = complaint(write(account=f'api_key = "{KEY}"'))
     assert "is given twice, as api_key and as api_key_file; remove one" in said
+
+
+def test_a_unit_of_systemd_without_its_credential_is_told_which_line_it_lacks(write, tmp_path):
+    line = (
+        'In a systemd unit: the line "LoadCredential=accounts.acme.api_key:subscription-monitor.accounts.acme.api_key" '
+        "and the secret in /etc/credstore/subscription-monitor.accounts.acme.api_key"
+    )
+    file = write(without="api_key_file")
+    assert line in complaint(file, INVOCATION_ID="0123")
+    assert line in complaint(file, CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert "LoadCredential" not in complaint(file)
 
 
 def test_a_secret_in_a_file_that_others_can_read_is_refused(write):

@@ -1,0 +1,1 @@
+"""What `monitor check` looks at: the installation (`place`) and each account (`merchant`)."""
