@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from monitor.cli.exits import Exit, code_of
 from monitor.cli.stop import Stop
@@ -87,18 +85,6 @@ def _plain(value: Any) -> Any:
 def print_bytes(data: bytes) -> None:
     """UTF-8 on stdout exactly as it is, such as a mail with its CRLF."""
     typer.echo(data.decode(), nl=not data.endswith(b"\n"))
-
-
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), title: str | None = None
-) -> None:
-    """A quiet table: hairline under the head, numbers (the columns in `right`) end-aligned. Cells are plain text."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    stdout().print(table)
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ import typer
 from monitor.cli import console
 from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOption
 from monitor.cli.exits import Exit
+from monitor.cli.listings import LISTED
 from monitor.cli.stop import Stop
 from monitor.domain.model import Situation
 from monitor.domain.words import name_of
@@ -84,6 +85,10 @@ def review(
             console.say(f"Held: {reason['sentence']}")
         for row in found["mails"]:
             console.say(f"  {row['count']:>6,}  {name_of(row['kind'])}, {name_of(row['state'])}")
+        if ruling.ids:
+            every = sum(row["count"] for row in found["mails"])
+            enough = f" --limit {every}" if every > LISTED else ""
+            console.say(f"One by one:  monitor outbox list --batch {batch}{enough}{console.config_option(config)}")
         return _print(ruling, config)
 
     console.operate(body)

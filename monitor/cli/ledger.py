@@ -11,7 +11,7 @@ import typer
 
 from monitor.cli import console, decisions
 from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOption
-from monitor.cli.listings import print_listing, print_one, wanted, zones_of
+from monitor.cli.listings import LISTED, print_listing, print_one, wanted, zones_of
 from monitor.cli.stop import Stop
 from monitor.cli.stories import explanation_json, print_explanation
 from monitor.cli.words import rule_words
@@ -119,7 +119,7 @@ def events(
     kind: Annotated[str | None, typer.Option("--kind", "-k", help="Only this kind, such as payment_failed.")] = None,
     since: SinceOption = None,
     subscription: SubscriptionOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = LISTED,
     account: AccountOption = None,
     output_format: FormatOption = Format.TABLE,
     config: ConfigOption = None,
@@ -145,6 +145,7 @@ def events(
             "From": lambda row, _zone: row["source"],
         },
         "Nothing has happened yet: events are written when a run sees a change",
+        spare=("From", "Account", "When"),
     )
 
 
@@ -153,7 +154,7 @@ def episodes(
     state: Annotated[EpisodeState | None, typer.Option("--state", help="Only these.")] = None,
     since: SinceOption = None,
     subscription: SubscriptionOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = LISTED,
     account: AccountOption = None,
     output_format: FormatOption = Format.TABLE,
     config: ConfigOption = None,
@@ -176,6 +177,7 @@ def episodes(
             ),
         },
         "No episode yet: everybody is healthy, or nothing was read so far",
+        spare=("Next step", "Deadline", "Began", "Account"),
     )
 
 
@@ -185,7 +187,7 @@ def outbox_list(
     batch: Annotated[int | None, typer.Option("--batch", "-b", help="Only mails of this batch.")] = None,
     since: SinceOption = None,
     subscription: SubscriptionOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = LISTED,
     account: AccountOption = None,
     output_format: FormatOption = Format.TABLE,
     show_addresses: ShowOption = False,
@@ -207,6 +209,7 @@ def outbox_list(
             "Batch": lambda row, _zone: str(row["batch_id"]),
         },
         "No mail yet: they are planned when a run finds something that a customer must know",
+        spare=("Batch", "Due"),
         show_addresses=show_addresses,
     )
 
@@ -222,7 +225,7 @@ def outbox_show(
 
 
 def outbox_batches(
-    limit: LimitOption = 50,
+    limit: LimitOption = LISTED,
     account: AccountOption = None,
     output_format: FormatOption = Format.TABLE,
     config: ConfigOption = None,
@@ -243,6 +246,7 @@ def outbox_batches(
             "Why": lambda row, _zone: "; ".join(one["sentence"] for one in row["reasons"]) or NOTHING,
         },
         "No batch waits: the guard holds nothing",
+        spare=("Judged", "Account"),
     )
 
 
@@ -271,6 +275,7 @@ def runs_list(
             "Problems": lambda row, _zone: str(len(row["problems"])),
         },
         "No run yet: `monitor run` makes the first",
+        spare=("Problems", "Mails", "Changed"),
     )
 
 
@@ -285,7 +290,7 @@ def runs_show(
 
 def suppressions_list(
     since: SinceOption = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = LISTED,
     account: AccountOption = None,
     output_format: FormatOption = Format.TABLE,
     show_addresses: ShowOption = False,
@@ -306,5 +311,6 @@ def suppressions_list(
             "By": lambda row, _zone: row["by"],
         },
         "No address is suppressed",
+        spare=("By", "Scope", "Since"),
         show_addresses=show_addresses,
     )

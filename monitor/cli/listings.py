@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,12 +13,20 @@ from zoneinfo import ZoneInfo
 from monitor.cli import console
 from monitor.cli.console import Format
 from monitor.cli.stop import Stop
+from monitor.cli.tables import print_whole, table_of
 from monitor.domain.words import NOTHING, moment
 from monitor.store.views import Filter
 from monitor.usecases.report import Listing, Reports
 from monitor.wiring import Wiring
 
+LISTED = 50
+"""How many rows a listing has where nobody asks for more."""
 _AGO = re.compile(r"(\d+)(min|h|d)\Z")
+_WHOLE = (
+    *("Id", "Subscription", "To", "Address", "Batch", "Run"),
+    *("When", "Began", "Since", "Due", "Deadline", "Next step", "Judged", "Approve until"),
+)
+"""Columns of what people copy, and of times: never broken."""
 _UNITS = {"min": "minutes", "h": "hours", "d": "days"}
 
 Column = Callable[[Mapping[str, Any], ZoneInfo], str]
@@ -58,9 +66,13 @@ def print_listing(
     columns: Mapping[str, Column],
     empty: str,
     *,
+    spare: Sequence[str] = (),
     show_addresses: bool = False,
 ) -> None:
-    """A command's whole work: read, then print; `empty` says why nothing may be there yet."""
+    """A command's whole work: read, then print.
+
+    `empty` says why nothing may be there yet; the columns in `spare` give way on a narrow terminal, the first first.
+    """
 
     async def body(stop: Stop) -> None:
         async with console.opened(config, stop=stop) as wiring:
@@ -79,7 +91,11 @@ def print_listing(
             [column(row, ZoneInfo(zones.get(row["account"], "UTC"))) for column in shown.values()]
             for row in listing.items
         ]
-        console.print_table(list(shown), rows)
+        out = console.stdout()
+        table, left_out = table_of(list(shown), rows, out.width, whole=_WHOLE, spare=spare)
+        print_whole(out, table)
+        if left_out:
+            console.warn(f"No room here for: {', '.join(left_out)}. A wider window or --format json shows them.")
         console.warn("Times in " + ", ".join(sorted({zones.get(name, "UTC") for name in names})) + ".")
         if listing.more:
             console.warn(f"There are more; --limit {asked.limit * 2} shows further ones.")

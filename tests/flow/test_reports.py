@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from monitor.cli import decisions
 from monitor.cli.main import main
 from monitor.domain.guard import GuardLimits
 from monitor.domain.model import BadRow
@@ -284,6 +285,19 @@ def test_every_listing_prints_a_table_and_a_json_document(monitor, command):
     assert code == 0 and json.loads(out)
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_ids_are_printed_whole_and_what_found_no_room_is_named(monitor, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in (("events",), ("episodes",)):
+        asked = json.loads(monitor(*command, "--format", "json")[1])["items"]
+        code, table, told = monitor(*command)
+        assert code == 0 and all(row["subscription"] in table for row in asked)
+        assert ("No room here for: " in told) == (columns == "80")
+    _, table, _ = monitor("outbox", "list", "--show-addresses")
+    items = json.loads(monitor("outbox", "list", "--show-addresses", "--format", "json")[1])["items"]
+    assert all(row["address"] in table and row["id"][:13] in table for row in items)
+
+
 def test_an_empty_listing_says_why_and_a_narrow_one_that_nothing_matches(monitor):
     code, out, err = monitor("outbox", "list", "--state", "failed")
     assert (code, out) == (0, "") and "No match." in err
@@ -321,9 +335,13 @@ def test_every_mail_that_was_sent_or_not_is_explained_for_people(monitor):
         assert code == 0 and mail["id"] in shown
 
 
-def test_a_plan_is_reviewed_approved_once_and_told_to_the_second(monitor, installed):
+def test_a_plan_is_reviewed_approved_once_and_told_to_the_second(monitor, installed, monkeypatch):
     code, out, _ = monitor("outbox", "review", "3")
-    assert code == 0 and "3  trial ending, held" in out
+    assert code == 0 and "3  trial ending, held" in out and "One by one:  monitor outbox list --batch 3\n" in out
+    monkeypatch.setattr(decisions, "LISTED", 2)
+    listed = next(line for line in monitor("outbox", "review", "3")[1].splitlines() if "One by one" in line)
+    code, out, _ = monitor(*listed.split("monitor ")[1].split(), "--format", "json")
+    assert code == 0 and [len(json.loads(out)["items"]), json.loads(out)["more"]] == [4, False]
     shown = json.loads(monitor("outbox", "review", "3", "--format", "json")[1])
     code, _, err = monitor("outbox", "approve", "3", "--plan-hash", "abc")
     assert code == 1 and "is not the plan that was shown" in err and "monitor outbox review 3" in err
