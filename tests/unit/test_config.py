@@ -251,7 +251,11 @@ def test_a_database_password_in_a_file_that_others_can_read_is_refused(write):
 
 def test_it_is_told_where_each_secret_comes_from_and_none_is_read(write, tmp_path):
     file = write('database.url = "postgresql://m:letmein@db/m"\nalerts = {}', 'webhook_secret = "hook-secret"')
-    environ = {"MONITOR__SMTP__USERNAME": "acme", "MONITOR__SMTP__PASSWORD": "x", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    environ = {
+        "MONITOR__SMTP__USERNAME": "acme",
+        "MONITOR__SMTP__PASSWORD": "x",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+    }
     (tmp_path / "alerts.urls").write_text("mailtos://x")
     (tmp_path / "secret_key").write_text("ab" * 32)
     found = {one.setting: (one.file, one.in_settings) for one in secret_origins(file, environ)}
