@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from monitor.config.billing import BillingSettings
 from monitor.config.crontab import cron_trigger
 from monitor.config.tables import BrandSettings, GuardSettings, SendWindow, SmtpSettings, Table
 from monitor.config.values import LinkHost, Mailbox, WebAddress, web_address, wrong
@@ -47,6 +48,8 @@ class Account(Table):
     mail_test_rows: bool = False
     campaigns: Path | None = None
     """None: the campaigns that are shipped."""
+    billing: BillingSettings | None = None
+    """Only with provider = "billing-platform", which needs it."""
     webhook_secret: tuple[SecretStr, ...] = ()
     """The current one first; a second one while secrets are rotated."""
     smtp: SmtpSettings | None = None
@@ -99,6 +102,7 @@ class Account(Table):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_key()
+        self._check_billing()
         if self.on_behalf_of and self.provider == "qbitflow-v2":
             try:
                 UUID(self.on_behalf_of)
@@ -121,6 +125,12 @@ class Account(Table):
                 "mode",
                 f'is {self.mode!r} but the key is a {shape["mode"]} key; use mode = "{shape["mode"]}" or another key',
             )
+
+    def _check_billing(self) -> None:
+        if self.provider == "billing-platform" and self.billing is None:
+            raise wrong("billing", "is missing; the billing platform needs a table with its tenant_id")
+        if self.provider != "billing-platform" and self.billing is not None:
+            raise wrong("billing", f"is for the billing platform, and this account is {self.provider}; remove it")
 
     @property
     def zone(self) -> ZoneInfo:

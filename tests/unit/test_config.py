@@ -485,8 +485,41 @@ def test_an_account_needs_a_name_that_fits_urls_and_variables(write, name):
 
 
 def test_a_token_of_the_billing_platform_has_no_shape(write):
-    file = write(account='provider = "billing-platform"', without="provider")
-    assert load_settings(file, {"MONITOR__ACCOUNTS__ACME__API_KEY": "opaque"})
+    file = write(account='provider = "billing-platform"\nbilling = { tenant_id = "t-1" }', without="provider")
+    loaded = load_settings(file, {"MONITOR__ACCOUNTS__ACME__API_KEY": "opaque"}).account("acme")
+    assert loaded.billing.tenant_id == "t-1"
+    assert (loaded.billing.login_path, loaded.billing.token_ttl_s, loaded.billing.token_margin_s) == (
+        "/auth/login",
+        82_800,
+        300,
+    )
+    assert loaded.billing.field_map.user == "userId"
+
+
+def test_the_billing_platform_needs_its_table_and_nobody_else_may_have_one(write):
+    said = complaint(write(account='provider = "billing-platform"', without="provider"))
+    assert "accounts.acme.billing" in said
+    assert "tenant_id" in said
+    said = complaint(write(account='billing = { tenant_id = "t-1" }'))
+    assert "accounts.acme.billing" in said
+    assert "remove it" in said
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ('{ tenant_id = "" }', "billing.tenant_id"),
+        ('{ tenant_id = "t", payments_path = "payments" }', "billing.payments_path"),
+        ('{ tenant_id = "t", payments_path = "/pay?x" }', "billing.payments_path"),
+        ('{ tenant_id = "t", payment_path = "/payments" }', "billing.payment_path"),
+        ('{ tenant_id = "t", token_ttl_s = 1 }', "billing.token_ttl_s"),
+        ('{ tenant_id = "t", field_map = { usr = "x" } }', "did you mean user?"),
+        ('{ tenant_id = "t", field_map = { user = "" } }', "billing.field_map.user"),
+    ],
+)
+def test_a_name_of_the_billing_platform_that_cannot_work_is_refused(write, table, where):
+    said = complaint(write(account=f'provider = "billing-platform"\nbilling = {table}', without="provider"))
+    assert where in said
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
