@@ -43,6 +43,10 @@ class ProviderError(MonitorError):
 class ProviderAuthError(ProviderError):
     """The key is refused: unknown, expired, revoked, or its space is closed (401, 403, 410)."""
 
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 class ProviderUnavailableError(ProviderError):
     """No answer, 5xx, or an answer that is not the expected JSON, after all retries."""

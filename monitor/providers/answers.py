@@ -70,7 +70,7 @@ def failure(answer: Answer, *, account: str, endpoint: str) -> ProviderError:
     where = f"{account}: {endpoint}: {said}, request id {answer.request_id}"
     key, base_url = f"accounts.{account}.api_key_file", f"accounts.{account}.base_url"
     if status in _KEY_FAULTS:
-        return ProviderAuthError(f"{where}: {_KEY_FAULTS[status]}: check {key}")
+        return ProviderAuthError(f"{where}: {_KEY_FAULTS[status]}: check {key}", status=status)
     error: ProviderError
     if status == 429:
         asked = retry_after(answer)

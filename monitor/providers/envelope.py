@@ -40,6 +40,7 @@ class _PageWire(msgspec.Struct):
 
 _PAGE = msgspec.json.Decoder(_PageWire)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_page(body: bytes) -> tuple[list[bytes], str | None]:
@@ -59,6 +60,21 @@ def read_page(body: bytes) -> tuple[list[bytes], str | None]:
     return rows, cursor or None
 
 
+def read_rows(body: bytes, key: str) -> list[bytes]:
+    """The rows under `key` of an object without a cursor. Raises `PageFaultError`, also where there is no such key."""
+    try:
+        members = _OBJECT.decode(body)
+    except msgspec.ValidationError as error:
+        raise PageFaultError(f"not a page: {error}") from error
+    except UNREADABLE:
+        found, _ = _salvaged_members(body, key)
+    else:
+        found = read_list(bytes(members[key])) if key in members else None
+    if found is None:
+        raise PageFaultError(f"no {key} in it")
+    return found
+
+
 def read_list(body: bytes) -> list[bytes]:
     """The rows of an array that is not paged. Raises `PageFaultError`."""
     if body.strip() == b"null":
@@ -74,30 +90,36 @@ def read_list(body: bytes) -> list[bytes]:
 
 def _salvaged_page(body: bytes) -> tuple[list[bytes], str | None]:
     """The page again, member by member; the last of two equal keys counts, as in msgspec."""
+    rows, cursor = _salvaged_members(body, "items")
+    if cursor is None:
+        return rows or [], None
+    if not isinstance(cursor, str) or isinstance(cursor, _Number) or not cursor.isprintable():
+        raise PageFaultError("nextCursor is not a text")
+    return rows or [], cursor
+
+
+def _salvaged_members(body: bytes, name: str) -> tuple[list[bytes] | None, object]:
+    """The rows under `name`, None where it is absent or null, and whatever stands under `nextCursor`."""
     text = _text(body)
-    rows: list[bytes] = []
+    rows: list[bytes] | None = None
     cursor: object = None
     at = _expect(text, _skip(text, 0), "{")
     if text[at : at + 1] != "}":
         while True:
             key, at = _value(text, at)
             at = _expect(text, _skip(text, at), ":")
-            if key == "items" and text[at : at + 1] == "[":
+            if key == name and text[at : at + 1] == "[":
                 rows, at = _rows(text, at)
             else:
                 value, at = _value(text, at)
-                if key == "items" and value is not None:
-                    raise PageFaultError("items is not a list")
+                if key == name and value is not None:
+                    raise PageFaultError(f"{name} is not a list")
                 cursor = value if key == "nextCursor" else cursor
             at = _skip(text, at)
             if text[at : at + 1] != ",":
                 break
             at = _skip(text, at + 1)
-    _whole(text, (rows, _expect(text, at, "}")))
-    if cursor is None:
-        return rows, None
-    if not isinstance(cursor, str) or isinstance(cursor, _Number) or not cursor.isprintable():
-        raise PageFaultError("nextCursor is not a text")
+    _whole(text, ([], _expect(text, at, "}")))
     return rows, cursor
 
 

@@ -1,7 +1,7 @@
 """The one HTTP client: timeouts, retries, rate limit, size limit, and the mapping of errors, for every provider.
 
-It only ever reads: GET alone is spoken, so that a retry repeats nothing (contract v2, section 7: 3 retries after 1,
-2 and 4 s on no answer, 5xx and 429; for 429 at least what it asks; a wait above 60 s is not made).
+It only ever reads, so that a retry repeats nothing: GET, and the POST of a login (contract v2, section 7: 3 retries
+after 1, 2 and 4 s on no answer, 5xx and 429; for 429 at least what it asks; a wait above 60 s is not made).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import httpx
@@ -42,6 +43,25 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """What is tried again: no answer and 5xx after `waits` (seconds, one for each retry), and 429 where `limited`."""
+
+    waits: tuple[float, ...] = BACKOFF_SECONDS
+    limited: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One call, for all its attempts. `headers` and `content` are never shown."""
+
+    method: str
+    endpoint: str
+    url: httpx.URL
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content: bytes | None = field(default=None, repr=False)
+
+
 class _AskAgainError(Exception):
     """An attempt failed in a way that another may heal; `asked` is the wait a 429 wants, in seconds."""
 
@@ -68,6 +88,7 @@ class ApiClient:
         sleep: Callable[[float], Awaitable[None]],
         on_request: OnRequest | None = None,
         attempt_seconds: float = ATTEMPT_SECONDS,
+        retries: Retries = Retries(),
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Raise `ConfigError` for an address or a header value that could never be sent; connects only when asked."""
@@ -77,6 +98,7 @@ class ApiClient:
         self._sleep = sleep
         self._on_request = on_request
         self._attempt_seconds = attempt_seconds
+        self._retries = retries
         self._base_url = _checked_url(base_url, account)
         for name, value in headers.items():
             # the HTTP library would quote the value, which may be a key, in its error
@@ -95,20 +117,35 @@ class ApiClient:
             transport=transport,
         )
 
-    async def get(self, endpoint: str, path: str, params: Mapping[str, str] | None = None) -> Answer:
+    async def get(
+        self,
+        endpoint: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """The 2xx answer of `path` (escaped, with its leading slash), after retries.
 
-        `endpoint` is the route's name for metrics, messages and the rate limit. Raises the errors of the provider
-        protocol.
+        `endpoint` is the route's name for metrics, messages and the rate limit; `headers` go with this call alone, and
+        it is the caller's part that a header can carry them. Raises the errors of the provider protocol.
         """
-        url = self._url(endpoint, path, params)
+        return await self._ask(_Request("GET", endpoint, self._url(endpoint, path, params), headers or {}))
+
+    async def log_in(self, endpoint: str, path: str, credentials: bytes) -> Answer:
+        """The 2xx answer of a login, whose JSON body is `credentials`; done twice, it only gives a second token."""
+        headers = {"Content-Type": "application/json"}
+        return await self._ask(_Request("POST", endpoint, self._url(endpoint, path, None), headers, credentials))
+
+    async def _ask(self, request: _Request) -> Answer:
         call_id = uuid.uuid4().hex
+        endpoint = request.endpoint
         throttle = self._throttles[endpoint]
         await self._first_turn(endpoint, throttle)
         retrying = AsyncRetrying(
             sleep=self._sleep,
             retry=retry_if_exception_type(_AskAgainError),
-            wait=lambda state: _wait(state, throttle),
+            wait=lambda state: _wait(state, throttle, self._retries.waits),
             stop=self._is_last,
             reraise=True,
         )
@@ -116,7 +153,7 @@ class ApiClient:
             async for attempt in retrying:
                 with attempt:
                     number = attempt.retry_state.attempt_number
-                    return await self._attempt(endpoint, url, f"{call_id}.{number}")
+                    return await self._attempt(request, f"{call_id}.{number}")
         except _AskAgainError as last:
             raise last.error from last.__cause__
         raise AssertionError("tenacity ends with an answer or an error")
@@ -133,20 +170,21 @@ class ApiClient:
         """Close the connections; afterwards `get` may not be called."""
         await self._client.aclose()
 
-    async def _attempt(self, endpoint: str, url: httpx.URL, request_id: str) -> Answer:
+    async def _attempt(self, request: _Request, request_id: str) -> Answer:
+        endpoint = request.endpoint
         throttle = self._throttles[endpoint]
         began = self._clock.monotonic()
         status: int | None = None
         try:
             # httpx limits each read; a peer that drips a byte at a time needs the limit on the whole
             async with asyncio.timeout(self._attempt_seconds):
-                answer = await self._read(endpoint, url, request_id)
+                answer = await self._read(request, request_id)
             status = answer.status
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
             kind = type(error).__name__
             raise _AskAgainError(
                 ProviderUnavailableError(
-                    f"{self.account}: {endpoint}: no answer from {url.host} ({kind}), request id {request_id}: "
+                    f"{self.account}: {endpoint}: no answer from {request.url.host} ({kind}), request id {request_id}: "
                     f"check the network and accounts.{self.account}.base_url"
                 )
             ) from error
@@ -160,17 +198,20 @@ class ApiClient:
         if answer.status == 429:
             asked = retry_after(answer)
             throttle.refused(asked)
-            raise _AskAgainError(refusal, asked)
+            raise _AskAgainError(refusal, asked) if self._retries.limited else refusal
         raise _AskAgainError(refusal) if answer.status >= 500 else refusal
 
-    async def _read(self, endpoint: str, url: httpx.URL, request_id: str) -> Answer:
-        async with self._client.stream("GET", url, headers={"X-Request-Id": request_id}) as response:
+    async def _read(self, request: _Request, request_id: str) -> Answer:
+        headers = {**request.headers, "X-Request-Id": request_id}
+        async with self._client.stream(
+            request.method, request.url, headers=headers, content=request.content
+        ) as response:
             body = bytearray()
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > MAX_BODY_BYTES:
                     raise ProviderUnavailableError(
-                        f"{self.account}: {endpoint}: an answer of more than {MAX_BODY_BYTES} bytes, "
+                        f"{self.account}: {request.endpoint}: an answer of more than {MAX_BODY_BYTES} bytes, "
                         f"request id {request_id}"
                     )
         echoed = response.headers.get("x-request-id", "")
@@ -196,7 +237,7 @@ class ApiClient:
             await self._sleep(wait)
 
     def _is_last(self, state: RetryCallState) -> bool:
-        return state.attempt_number > len(BACKOFF_SECONDS) or self._passes_deadline(state.upcoming_sleep)
+        return state.attempt_number > len(self._retries.waits) or self._passes_deadline(state.upcoming_sleep)
 
     def _passes_deadline(self, wait: float) -> bool:
         if wait >= _NEVER_MADE:
@@ -204,17 +245,17 @@ class ApiClient:
         return self.deadline is not None and self._clock.monotonic() + wait > self.deadline
 
 
-def _wait(state: RetryCallState, throttle: Throttle) -> float:
+def _wait(state: RetryCallState, throttle: Throttle, waits: tuple[float, ...]) -> float:
     """Seconds before the next attempt: the step of the back-off, or longer where the API asked.
 
     A wait that is not made takes no start time. What other requests of the route add to the wait does not count
     against the 60 s: it is our own order, not the API's wish.
     """
-    if state.attempt_number > len(BACKOFF_SECONDS):
+    if state.attempt_number > len(waits):
         return _NEVER_MADE
     error = state.outcome.exception() if state.outcome else None
     asked = error.asked if isinstance(error, _AskAgainError) else None
-    wait = max(BACKOFF_SECONDS[state.attempt_number - 1], asked or 0.0)
+    wait = max(waits[state.attempt_number - 1], asked or 0.0)
     return _NEVER_MADE if wait > LONGEST_WAIT_SECONDS else throttle.reserve(wait)
 
 
