@@ -9,7 +9,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO monitor_worker;
 
 -- The worker: rows that it changes.
 GRANT SELECT, INSERT, UPDATE ON
-    accounts, batches, currencies, customers, episodes, instance, locks, notifications, products, run_pages, runs,
+    accounts, batches, currencies, customers, discovered, episodes, instance, locks, notifications, products, run_pages, runs,
     subscriptions
     TO monitor_worker;
 -- Rows that expire or are taken back.
@@ -21,14 +21,14 @@ GRANT SELECT ON alembic_version, ledger_unlock TO monitor_worker;
 
 -- The reader: tables without personal data,
 GRANT SELECT ON
-    accounts, alembic_version, batches, currencies, episodes, events, instance, locks, products, run_pages, runs,
-    suppressions, templates
+    accounts, alembic_version, batches, currencies, discovered, episodes, events, instance, locks, products, run_pages,
+    runs, suppressions, templates
     TO monitor_reader;
 -- and of the others what tells nothing about a person.
-GRANT SELECT (id, account_id, ext_id, locale, zone, deleted, erased_at) ON customers TO monitor_reader;
+GRANT SELECT (id, account_id, ext_id, locale, zone, deleted, erased_at, read_at) ON customers TO monitor_reader;
 GRANT SELECT (
-    id, account_id, ext_id, customer_id, created_at, status, status_raw, action, action_raw, product_ext_id,
-    currency_ext_id, price_usd, frequency, allowance, maximum, current_period_end_at, last_billing_at, next_billing_at,
+    id, account_id, ext_id, customer_id, created_at, status, status_raw, provider, action, action_raw, product_ext_id,
+    currency_ext_id, price_usd, frequency, allowance, allowance_usd, maximum, current_period_end_at, last_billing_at, next_billing_at,
     cancelled_at, cancel_reason, failed_attempts, remaining_attempts, failing_since_at, next_attempt_at,
     awaiting_maximum_since_at, test, situation, cause, provider_updated_at, first_asked_at, asked_at, seq, state_hash,
     next_look_at, gone_seen, bill_at, bill_usd, bill_units, failure_cause, failure_at, failure_attempt, failure_usd,

@@ -80,6 +80,7 @@ class Decision:
 def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime) -> Decision:
     """Judge one observation against what is stored; `now` is the decision's instant (aware UTC)."""
     after = classify(observed, standing.told, now)
+    wordless = _wordless(standing, observed, after)
     change = turn(
         account=policy.account,
         current=standing.current,
@@ -110,8 +111,9 @@ def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime
         if reassurance is not None:
             intents.append(reassurance)
     return Decision(
-        after=after,
-        changes=_changes(standing, observed, after, change, policy),
+        # what was known stays: coming back to the provider that has the word must be no news either
+        after=Classified(standing.situation, standing.cause) if wordless and standing.situation else after,
+        changes=_changes(standing, observed, after, change, policy, wordless=wordless),
         closes=change.closes,
         opens=active if opens is not None else None,
         reopens=reopens,
@@ -135,8 +137,20 @@ def _opening(standing: Standing, observed: Snapshot, policy: Policy, change: Tur
     return fresh, False
 
 
+def _wordless(standing: Standing, observed: Snapshot, after: Classified) -> bool:
+    """Whether `unknown` only says that this provider has no word for what another one told (v1 for "paused").
+
+    It stays so until the word changes.
+    """
+    known = standing.snapshot
+    if known is None or after.situation is not Situation.UNKNOWN or standing.situation is Situation.UNKNOWN:
+        return False
+    same_words = (known.status_raw, known.action_raw) == (observed.status_raw, observed.action_raw)
+    return same_words or known.provider != observed.provider
+
+
 def _changes(
-    standing: Standing, observed: Snapshot, after: Classified, change: Turn, policy: Policy
+    standing: Standing, observed: Snapshot, after: Classified, change: Turn, policy: Policy, *, wordless: bool
 ) -> tuple[Change, ...]:
     known = standing.snapshot
     if known is None:
@@ -145,10 +159,12 @@ def _changes(
             return born
         return (*born, situation_change(None, after.situation, after.cause))
     quiet = quiet_changes(known, observed)
+    if wordless:
+        return quiet
     if after.situation is not standing.situation or change.opens is not None:
         quiet = tuple(c for c in quiet if c.kind not in _WITH_STATUS)
         return (*quiet, situation_change(standing.situation, after.situation, after.cause))
-    if after.cause is not standing.cause:
+    if after.cause is not standing.cause and known.provider == observed.provider:
         quiet = (*quiet, Change("cause_changed", _word(standing.cause), _word(after.cause), after.cause))
     return quiet
 

@@ -46,11 +46,14 @@ def situation_change(old: Situation | None, new: Situation, cause: Cause | None)
 def quiet_changes(known: Snapshot, observed: Snapshot) -> tuple[Change, ...]:
     """Changes worth a line in the history even when the situation stays: bills, top-ups, limits, terms, owner.
 
-    A falling allowance and a moved date are the ordinary course of billing and make no event.
+    A falling allowance and a moved date are the ordinary course of billing and make no event. Of two providers only
+    what both tell in the same words is compared: a bill.
     """
     changes = []
     if _advanced(known, observed):
         changes.append(Change("bill_paid", _text(known.last_billing_at), _text(observed.last_billing_at)))
+    if known.provider != observed.provider:
+        return tuple(changes)
     if known.allowance is not None and observed.allowance is not None and observed.allowance > known.allowance:
         changes.append(Change("allowance_raised", str(known.allowance), str(observed.allowance)))
     if known.maximum != observed.maximum:

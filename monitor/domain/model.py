@@ -202,6 +202,8 @@ class Snapshot:
     ext_id: str
     status: Status
     status_raw: str
+    provider: str = ""
+    """Whose words these are: what another provider does not tell is no change (decide)."""
     created_at: datetime | None = None
     provider_updated_at: datetime | None = None
     reference: str | None = None
@@ -213,6 +215,8 @@ class Snapshot:
     price_usd: Decimal | None = None
     frequency: timedelta | None = None
     allowance: int | None = None
+    allowance_usd: Decimal | None = None
+    """What v1 tells instead of units. It moves with the token's price and is never compared with them."""
     maximum: int | None = None
     current_period_end_at: datetime | None = None
     last_billing_at: datetime | None = None
@@ -298,10 +302,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose key this is (`GET /me`), and the API's own clock."""
+    """Whose key this is (`GET /me`), and the API's own clock. `mode` None: the API does not tell it."""
 
     space_uuid: str
-    mode: Mode
+    mode: Mode | None
     api_at: datetime
     name: str = ""
 

@@ -7,10 +7,13 @@ after all retries), `RateLimitedError` (the asked wait is too long) or `Provider
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monitor.domain.model import (
+    BadRow,
     CurrencySeen,
     CustomerSeen,
     FailureSeen,
@@ -21,14 +24,22 @@ from monitor.domain.model import (
     Snapshot,
     Window,
 )
+from monitor.errors import ProviderError
+
+
+class UnsupportedError(ProviderError):
+    """The API cannot do this at all: a capability should have been looked at before."""
 
 
 class Capability(StrEnum):
     LIST = "list"  # can walk all subscriptions
+    DISCOVERY = "discovery"  # cannot: it is a `KnownReader`, whose ids are found elsewhere
     WINDOWS = "windows"  # ... in slices of creation time
     LOG = "log"  # has an event log
     FAILURES = "failures"  # tells the cause of a failed bill
     DEADLINE = "deadline"  # tells when a failing subscription ends
+    SUBSCRIPTIONS = "subscriptions"  # knows subscriptions at all: reads one by id, and its customer and product
+    PLANS = "plans"  # products tell their interval
 
 
 class Provider(Protocol):
@@ -71,4 +82,41 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close the connection; afterwards no method may be called."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IdPage:
+    """Subscriptions that a page of payments names. `times` are those of all its rows, in the page's order."""
+
+    ids: tuple[str, ...]
+    times: tuple[datetime, ...]
+    next_cursor: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerPage:
+    rows: tuple[CustomerSeen, ...]
+    next_cursor: str | None
+    size: int
+
+
+@runtime_checkable
+class KnownReader(Protocol):
+    """What a provider without a list can do instead (capability `DISCOVERY`)."""
+
+    requests: int
+    """Attempts so far, for the account's daily budget."""
+
+    async def read(self, ext_id: str) -> tuple[Snapshot, bytes] | BadRow | None:
+        """One known subscription now; None for a 404, a `BadRow` where the API answers but the row breaks rules."""
+        ...
+
+    async def paid_ids(self, cursor: str | None) -> IdPage:
+        """One page of payments, with the subscriptions that they name. No order is promised."""
+        ...
+
+    async def customers(self, cursor: str | None) -> CustomerPage:
+        """One page of all customers."""
         ...

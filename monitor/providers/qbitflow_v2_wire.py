@@ -41,6 +41,7 @@ from monitor.providers.wire import (
     without_customer,
 )
 
+NAME = "qbitflow-v2"
 SUBSCRIPTION_ID = re.compile(r"sub@[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ID_IN_BYTES = re.compile(rb'"uuid"\s*:\s*"(' + SUBSCRIPTION_ID.pattern.encode() + rb')"')
 _MOST_DECIMALS = 77  # of a 256-bit integer; more would make every amount zero
@@ -193,6 +194,7 @@ def _snapshot(wire: _SubscriptionWire, customer_raw: bytes) -> Snapshot:
     dunning = failing or _NO_DUNNING
     return Snapshot(
         ext_id=ext_id,
+        provider=NAME,
         status=_STATUSES.get(status, Status.UNKNOWN),
         status_raw=status,
         created_at=instant(wire.created_at),

@@ -102,6 +102,12 @@ class Faults:
     """`created`: newest first, as the contract says. `updated`: rows jump to the front when they change."""
     paging: str = "keyset"
     """`keyset`: a cursor names a row. `offset`: it names a place, so that inserts and deletes shift rows."""
+    v1_user: dict[str, Any] = field(default_factory=dict)
+    """Laid over the answer of v1's `GET /user/`: another organization."""
+    v1_cancelled_gone: bool = False
+    """v1 says 404 for what is cancelled, which its contract leaves open."""
+    v1_number_amounts: bool = False
+    """v1 shows the allowance as a JSON number, as older servers did."""
     between_pages: Callable[[int], None] | None = None
     """Called before page 2, 3, ... of the subscriptions is read, with its number."""
     requests: Counter[str] = field(default_factory=Counter)

@@ -21,6 +21,7 @@ from monitor.sandbox.faults import Faults
 from monitor.sandbox.mailbox import MailCatcher
 from monitor.sandbox.platform import Platform
 from monitor.sandbox.till import Till
+from monitor.sandbox.v1 import V1
 from monitor.sandbox.v2 import V2
 from monitor.sandbox.world import World
 
@@ -67,7 +68,9 @@ class SandboxServer:
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self.platform = Platform(Till(world), self.faults, clock=clock)
-        app = V2(world, self.faults, clock=clock).app(*routes, *self.platform.routes)
+        app = V2(world, self.faults, clock=clock).app(
+            *routes, *self.platform.routes, *V1(world, self.faults, clock=clock).routes
+        )
         self._config = uvicorn.Config(
             app,
             http=_Connection,
@@ -94,6 +97,11 @@ class SandboxServer:
     def platform_url(self) -> str:
         """The base URL of the billing platform."""
         return self.base + self.platform.prefix
+
+    @property
+    def v1_url(self) -> str:
+        """The base URL of API v1 on the same world."""
+        return f"{self.base}/v1"
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""

@@ -143,6 +143,11 @@ class World:
         self.bills_of(sub).append(bill)
         return bill
 
+    @property
+    def bill_count(self) -> int:
+        """How many bills have a number; grows with every bill, paid or failed."""
+        return self._bill_count
+
     def new_bill_number(self) -> int:
         self._bill_count += 1
         return self._bill_count

@@ -22,6 +22,9 @@ class AccountRow:
     baselined_at: datetime | None
     sweep_started_at: datetime | None
     log_watermark: str | None
+    payments_watermark: datetime | None
+    requests_day: str | None
+    requests_used: int
     time_travel: timedelta | None
     paused_at: datetime | None
     sender_paused_until: datetime | None

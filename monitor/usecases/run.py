@@ -90,6 +90,8 @@ class Run:
 
     async def execute(self) -> RunReport:
         """Run up to the gate.
+        self._space: str | None = None
+        self._read_since: int | None = None
 
         Raises `ConfigError` when the key, the mode, the clock or the database do not fit, `ProviderError` when the API
         is out of reach altogether, `StoreError` when the database refuses.
@@ -147,7 +149,9 @@ class Run:
             if self._options.check_witness:
                 witness = await check_witness(conn, tools.db, self._options.state_dir)
                 await self._refuse_yesterday(conn, row)
-            await change_account(conn, row.id, **self._account_values(identity, now))
+            self._space = identity.space_uuid
+            same_api = row.provider == account.provider_name
+            await change_account(conn, row.id, **self._account_values(identity, now, same_api=same_api))
             asked_at = await db_now(conn)
             run, resumed, abandoned = await self._begin(conn, row, token, now, bound_at, asked_at)
             known_before = await count_live(conn, row.id)
@@ -169,11 +173,10 @@ class Run:
                 "and time goes forward only; name a later instant, or add --dry-run to look at an earlier one"
             )
 
-    def _account_values(self, identity: Identity, now: datetime) -> dict[str, object]:
-        values: dict[str, object] = {
-            "space_uuid": identity.space_uuid,
-            "mode": self._account.mode,
-        }
+    def _account_values(self, identity: Identity, now: datetime, *, same_api: bool) -> dict[str, object]:
+        values: dict[str, object] = {"mode": self._account.mode}
+        if same_api:  # another API's name of the space counts once that API has been walked whole
+            values["space_uuid"] = identity.space_uuid
         if self._options.at is not None:
             values["time_travel"] = now - self._tools.clock.now()
         return values
@@ -302,7 +305,8 @@ class Run:
             )
             verdict = await pass_gate(conn, self._account, locked, batch_id, sight, run.now_at)
             if sweep.complete:
-                await change_account(conn, row.id, sweep_started_at=run.asked_at, provider=self._account.provider_name)
+                provider = {"provider": self._account.provider_name, "space_uuid": self._space}
+                await change_account(conn, row.id, sweep_started_at=run.asked_at, **provider)
                 if locked.baselined_at is None:
                     await change_account(conn, row.id, baselined_at=run.bound_at)
             if witness is None and self._options.check_witness:
@@ -349,12 +353,13 @@ def check_identity(clock: Clock, account: Account, row: AccountRow | None, ident
             f"{where}: this machine's clock and the API's differ by {abs(skew).total_seconds():.0f} s "
             f"(more than {CLOCK_TOLERANCE.total_seconds():.0f} s): set this machine's time, for example with NTP",
         )
-    if identity.mode is not account.mode:
+    if identity.mode is not None and identity.mode is not account.mode:
         raise ConfigError(
             f"{where}.mode: the account says {account.mode.value}, the key is a {identity.mode.value} key: "
             f'write mode = "{identity.mode.value}" or use the other key',
         )
-    if row is not None and row.space_uuid is not None and row.space_uuid != identity.space_uuid:
+    same_api = row is not None and row.provider == account.provider_name  # v1's numbers are no UUIDs of v2
+    if row is not None and same_api and row.space_uuid is not None and row.space_uuid != identity.space_uuid:
         raise ConfigError(
             f"{where}.api_key: this key belongs to another space than the one recorded in the database: "
             "use the key of the same merchant, or another account name for the new one",

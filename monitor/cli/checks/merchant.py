@@ -43,7 +43,8 @@ async def key(settings: Settings, name: str, row: AccountRow | None, stop: Stop)
         return fail(what, text if text.startswith(where) else f"{where}: {text}")
     finally:
         await account.provider.aclose()
-    return ok(what, f"a {identity.mode.value} key of space {identity.space_uuid}")
+    mode = "" if identity.mode is None else f"{identity.mode.value} "
+    return ok(what, f"a {mode}key of space {identity.space_uuid}")
 
 
 def mode(settings: Settings, name: str, known: Known) -> Iterator[Finding]:

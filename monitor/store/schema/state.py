@@ -40,6 +40,9 @@ accounts = Table(
     Column("baselined_at", Instant),
     Column("sweep_started_at", Instant),
     Column("log_watermark", String(100)),
+    Column("payments_watermark", Instant),
+    Column("requests_day", String(10)),
+    Column("requests_used", Integer, nullable=False, server_default=text("0")),
     Column("time_travel", Seconds),
     Column("paused_at", Instant),
     Column("sender_paused_until", Instant),
@@ -71,6 +74,7 @@ customers = Table(
     Column("zone", String(60)),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("erased_at", Instant),
+    Column("read_at", Instant),
     UniqueConstraint("account_id", "ext_id"),
     Index(None, "account_id", "address_mac"),
 )
@@ -114,6 +118,7 @@ subscriptions = Table(
     Column("created_at", Instant),
     Column("status", String(20), nullable=False),
     Column("status_raw", Text, nullable=False),
+    Column("provider", String(40), nullable=False, server_default=""),
     Column("action", String(30)),
     Column("action_raw", Text),
     Column("product_ext_id", String(100)),
@@ -121,6 +126,7 @@ subscriptions = Table(
     Column("price_usd", Usd),
     Column("frequency", Seconds),
     Column("allowance", Units),
+    Column("allowance_usd", Usd),
     Column("maximum", Units),
     Column("current_period_end_at", Instant),
     Column("last_billing_at", Instant),
@@ -165,6 +171,19 @@ subscriptions = Table(
     Index("ix_subscriptions_look", "account_id", "next_look_at", **where("next_look_at IS NOT NULL")),
     Index("ix_subscriptions_status", "account_id", "status"),
     Index("ix_subscriptions_customer", "customer_id"),
+)
+
+discovered = Table(
+    "discovered",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    account_column(),
+    Column("ext_id", String(100), nullable=False),
+    Column("source", String(12), nullable=False),
+    Column("found_at", Instant, nullable=False),
+    Column("tried_at", Instant),
+    Column("misses", Integer, nullable=False, server_default=text("0")),
+    UniqueConstraint("account_id", "ext_id"),
 )
 
 quarantine = Table(

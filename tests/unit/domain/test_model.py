@@ -43,7 +43,7 @@ def test_what_is_not_told_is_none():
     told = [
         getattr(bare, name)
         for name in Snapshot.__dataclass_fields__
-        if name not in {"ext_id", "status", "status_raw", "test"}
+        if name not in {"ext_id", "status", "status_raw", "provider", "test"}
     ]
     assert told == [None] * len(told)
-    assert bare.test is False
+    assert (bare.test, bare.provider) == (False, "")

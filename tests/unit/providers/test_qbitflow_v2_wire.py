@@ -101,6 +101,7 @@ def test_a_whole_row_arrives_in_our_words():
         ext_id=ID,
         status=Status.PAST_DUE,
         status_raw="pastDue",
+        provider="qbitflow-v2",
         created_at=at(2026, 1, 3, 9),
         provider_updated_at=at(2026, 4, 2, 9, 1),
         reference="acct-310",
@@ -133,7 +134,7 @@ def test_a_key_that_is_absent_or_null_is_not_told(absent):
     keys = [key for key in ROW if key != "uuid"]
     found = subscription_row(row_bytes(without=keys) if absent else row_bytes(**dict.fromkeys(keys)))
     assert not isinstance(found, BadRow)
-    assert found[0] == Snapshot(ext_id=ID, status=Status.UNKNOWN, status_raw="")
+    assert found[0] == Snapshot(ext_id=ID, status=Status.UNKNOWN, status_raw="", provider="qbitflow-v2")
 
 
 @pytest.mark.parametrize(

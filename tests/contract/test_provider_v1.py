@@ -1,0 +1,389 @@
+"""API v1 against the sandbox's server: the common suite, and what only v1 has: ids, single rows, pages of payments."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from monitor.clock import SystemClock
+from monitor.domain.classify import classify
+from monitor.domain.model import Action, BadRow, Mode, Situation, Status, Told, Window
+from monitor.errors import ConfigError, ProviderAuthError, ProviderRefusedError, ProviderUnavailableError
+from monitor.providers.base import KnownReader, UnsupportedError
+from monitor.providers.qbitflow_v1 import QBitFlowV1
+from monitor.providers.qbitflow_v2 import QBitFlowV2
+from monitor.sandbox import acts, faults, seeding
+from monitor.sandbox import entities as sandbox
+from monitor.sandbox.entities import Merchant
+from monitor.sandbox.server import SandboxServer
+from monitor.sandbox.transitions import cause
+from monitor.sandbox.world import World
+from tests.contract.test_provider_contract import ProviderContract, Stage, Stager
+
+NOT_TOLD_BY_V1 = {
+    "provider",
+    "status_raw",
+    "action_raw",
+    "product_ext_id",
+    "price_usd",
+    "allowance",
+    "allowance_usd",
+    "maximum",
+    "current_period_end_at",
+    "cancelled_at",
+    "cancel_reason",
+    "failed_attempts",
+    "remaining_attempts",
+    "failing_since_at",
+    "next_attempt_at",
+    "awaiting_maximum_since_at",
+    "customer",
+    "currency",
+}
+SITUATIONS = {
+    "low_on_funds": 2,
+    "max_amount_reached": 2,
+    "payment_failed:insufficient_balance": 2,
+    "payment_failed:other": 1,
+    "trial_ending": 1,
+    "trial_expired": 2,
+    "cancelled:customer": 1,
+    "cancelled:billing_failed": 1,
+    "stopped": 2,
+}
+
+
+class TestQBitFlowV1(ProviderContract):
+    @pytest.fixture
+    def stage(self) -> Stager:
+        @asynccontextmanager
+        async def open_stage(world: World, **options) -> AsyncIterator[Stage]:
+            sleeps: list[float] = []
+
+            async def sleep(seconds: float) -> None:
+                sleeps.append(seconds)
+                await asyncio.sleep(0)
+
+            async with SandboxServer(world) as server:
+                provider = QBitFlowV1(
+                    base_url=server.v1_url,
+                    api_key=world.ids.api_key,
+                    account="acme",
+                    clock=SystemClock(),
+                    sleep=sleep,
+                    **options,
+                )
+                try:
+                    yield Stage(world, server.faults, provider, sleeps)
+                finally:
+                    await provider.aclose()
+
+        return open_stage
+
+    # One world, two dialects
+
+    async def test_a_world_read_through_both_dialects_says_the_same(self, stage: Stager):
+        world = seeding.healthy(60, trials=4)
+        cause(world, SITUATIONS)
+        async with stage(world) as on:
+            async with SandboxServer(world) as beside:
+                other = QBitFlowV2(
+                    base_url=beside.url,
+                    api_key=world.ids.api_key,
+                    account="acme",
+                    clock=SystemClock(),
+                    sleep=asyncio.sleep,
+                )
+                listed = {row.ext_id: row for row, _ in (await other.subscriptions(Window(0), None)).rows}
+                await other.aclose()
+            assert len(listed) == 64
+            for ext_id, theirs in listed.items():
+                answer = await on.provider.subscription(ext_id)
+                assert answer is not None
+                ours = answer[0]
+                for name in type(ours).__dataclass_fields__:
+                    if name not in NOT_TOLD_BY_V1:
+                        assert getattr(ours, name) == getattr(theirs, name), (name, theirs.status_raw)
+                assert ours.currency is not None
+                assert theirs.currency is not None
+                assert (ours.currency.symbol, ours.currency.chain) == (theirs.currency.symbol, theirs.currency.chain)
+                assert ours.customer is None
+                situation = classify(ours, Told(), world.now).situation
+                if theirs.status is not Status.TRIAL_EXPIRED:
+                    assert situation is classify(theirs, Told(), world.now).situation
+                # unknown, never a guess
+                assert (ours.maximum, ours.price_usd, ours.allowance, ours.failing_since_at) == (None,) * 4
+                assert (ours.cancel_reason, ours.remaining_attempts) == (None, None)
+                assert ours.allowance_usd is not None
+
+    async def test_each_word_of_v1_is_a_status_and_an_action_and_a_stranger_is_kept(self, stage: Stager):
+        words = {
+            (sandbox.Status.ACTIVE, None): (Status.ACTIVE, None, "active"),
+            (sandbox.Status.ACTIVE, sandbox.Action.TOP_UP_ALLOWANCE): (
+                Status.ACTIVE,
+                Action.TOP_UP_ALLOWANCE,
+                "low_on_funds",
+            ),
+            (sandbox.Status.ACTIVE, sandbox.Action.RAISE_MAXIMUM): (Status.PAST_DUE, Action.RAISE_MAXIMUM, "pending"),
+            (sandbox.Status.PAST_DUE, None): (Status.PAST_DUE, None, "past_due"),
+            (sandbox.Status.TRIAL, None): (Status.TRIAL, None, "trial"),
+            (sandbox.Status.TRIAL_EXPIRED, None): (Status.TRIAL_EXPIRED, Action.CONFIRM_TRIAL, "trial_expired"),
+            (sandbox.Status.STOPPED, None): (Status.STOPPED, None, "active"),
+            (sandbox.Status.CANCELLED, None): (Status.CANCELLED, None, "cancelled"),
+            (sandbox.Status.PAUSED, None): (Status.UNKNOWN, None, "paused"),
+        }
+        async with stage(seeding.traps(1)) as on:
+            seen = {}
+            for sub in on.world.living():
+                found = await on.provider.subscription(on.world.id_of(sub))
+                assert found is not None
+                seen[sub.status, sub.action] = (found[0].status, found[0].action, found[0].status_raw)
+                if sub.status is sandbox.Status.STOPPED:
+                    assert found[0].current_period_end_at == found[0].next_billing_at == sub.next_billing_at
+                if sub.customer is None:
+                    assert found[0].customer_ext_id is None
+            assert {key: seen[key] for key in words} == words
+            odd = next(sub for sub in on.world.living() if sub.status_text)
+            found = await on.provider.subscription(on.world.id_of(odd))
+            assert found is not None
+            assert (found[0].status, found[0].status_raw) == (Status.UNKNOWN, "frozen")
+            assert classify(found[0], Told(), on.world.now).situation is Situation.UNKNOWN
+
+    @pytest.mark.parametrize("as_number", [False, True])
+    async def test_an_allowance_is_usd_whether_text_or_number(self, stage: Stager, as_number):
+        async with stage(seeding.healthy(3)) as on:
+            on.faults.v1_number_amounts = as_number
+            for sub in on.world.living():
+                found = await on.provider.subscription(on.world.id_of(sub))
+                assert found is not None
+                worth = sub.allowance * on.world.prices[sub.wallet.currency.id] / 10**sub.wallet.currency.decimals
+                assert found[0].allowance_usd is not None
+                assert abs(found[0].allowance_usd - worth) < 1
+                assert found[0].allowance is None
+
+    # Ids
+
+    async def test_paid_ids_come_from_paged_payments_and_one_time_payments_name_none(self, stage: Stager):
+        async with stage(seeding.healthy(60, trials=3)) as on:
+            assert isinstance(on.provider, KnownReader)
+            gone = on.world.get(min(on.ids()))
+            acts.remove(gone)
+            ids, sizes, cursor = [], [], None
+            while True:
+                page = await on.provider.paid_ids(cursor)
+                ids += page.ids
+                sizes.append(page.size)
+                assert list(page.times) == sorted(page.times, reverse=True)
+                if page.next_cursor is None:
+                    break
+                cursor = page.next_cursor
+            paid = {on.world.id_of(sub) for sub in on.world.subscriptions if sub.last_billing_at}
+            assert set(ids) == paid
+            assert sizes == [50, 60 + len(on.world.products) - 50]
+            assert on.world.id_of(gone) in ids
+            assert len(on.ids()) == 62
+
+    async def test_a_page_of_payments_loses_bad_rows_alone(self, stage: Stager):
+        lost = []
+        async with stage(seeding.healthy(3), on_bad_row=lambda *what: lost.append(what)) as on:
+            assert isinstance(on.provider, KnownReader)
+            rows = ('{"source":"payment","createdAt":"soon"}', '{"subscriptionUUID":"sub@x"}', "null")
+            on.faults.add(faults.rows_besides(*rows), route="combined")
+            page = await on.provider.paid_ids(None)
+        assert len(page.ids) == 3
+        assert [endpoint for endpoint, _ in lost] == ["payments"] * 3
+
+    async def test_customers_come_in_pages(self, stage: Stager):
+        async with stage(seeding.healthy(130)) as on:
+            assert isinstance(on.provider, KnownReader)
+            on.world.customers[5].deleted = True
+            first = await on.provider.customers(None)
+            second = await on.provider.customers(first.next_cursor)
+            seen = {row.ext_id: row.email for row in (*first.rows, *second.rows)}
+        assert (first.size, second.size, second.next_cursor) == (100, 29, None)
+        assert seen == {on.world.ids.customer(one.n): one.email for one in on.world.customers if not one.deleted}
+
+    # One row
+
+    async def test_a_row_that_breaks_rules_is_bad_and_an_answer_that_is_none_raises(self, stage: Stager):
+        async with stage(seeding.healthy(1)) as on:
+            assert isinstance(on.provider, KnownReader)
+            (ext_id,) = on.ids()
+            on.faults.mangled = {ext_id: "text_for_object"}
+            row = await on.provider.read(ext_id)
+            assert isinstance(row, BadRow)
+            assert (row.ext_id, bool(row.reason)) == (ext_id, True)
+            on.faults.add(faults.html(200))
+            with pytest.raises(ProviderUnavailableError):
+                await on.provider.read(ext_id)
+
+    async def test_a_cancelled_subscription_may_be_a_404(self, stage: Stager):
+        world = seeding.healthy(3)
+        (ext_id,) = cause(world, {"cancelled:customer": 1})["cancelled:customer"]
+        async with stage(world) as on:
+            found = await on.provider.subscription(ext_id)
+            assert found is not None
+            assert found[0].status is Status.CANCELLED
+            on.faults.v1_cancelled_gone = True
+            assert await on.provider.subscription(ext_id) is None
+
+    async def test_another_subscription_than_the_one_asked_for_is_a_fault(self, stage: Stager):
+        async with stage(seeding.healthy(2)) as on:
+            one, two = sorted(on.ids())
+            row = (await on.provider.subscription(two) or (None, b""))[1]
+            on.faults.add(faults.raw(row), route="subscription")
+            with pytest.raises(ProviderUnavailableError, match="another subscription"):
+                await on.provider.subscription(one)
+
+    @pytest.mark.parametrize("body", [b'{"uuid":"another"}', b"null", b'{"uuid":5}', b"<html>", b'{"name":"x"}'])
+    async def test_another_customer_than_the_one_asked_for_is_a_fault(self, stage: Stager, body):
+        async with stage(seeding.healthy(1)) as on:
+            on.faults.add(faults.raw(body), route="customer")
+            with pytest.raises(ProviderUnavailableError):
+                await on.provider.customer(on.world.ids.customer(0))
+
+    async def test_reading_asks_nothing_that_has_an_effect(self, stage: Stager):
+        async with stage(seeding.healthy(2)) as on:
+            (one, two) = on.ids()
+            for ext_id in (f"processing/force-cancel/{one}", "../../user/", "", one.upper(), one):
+                await on.provider.subscription(ext_id)
+            assert on.faults.requests == {"subscription": 1}
+            assert (await on.provider.subscription(two)) is not None
+
+    # The key
+
+    async def test_the_mode_comes_from_any_object_and_is_none_without_one(self, stage: Stager):
+        world = seeding.healthy(1, merchant=Merchant(mode="test"))
+        world.products = []
+        async with stage(world) as on:
+            on.faults.add(faults.rows_besides('{"test":5}'), route="customers")
+            assert (await on.provider.identify()).mode is Mode.TEST
+            on.faults.add(faults.items([]), route="customers")
+            assert (await on.provider.identify()).mode is None
+            on.faults.add(faults.items([{"test": None}, {"test": 5}]), route="customers")
+            assert (await on.provider.identify()).mode is None
+
+    async def test_another_organization_is_another_owner(self, stage: Stager):
+        async with stage(seeding.healthy(1)) as on:
+            mine = (await on.provider.identify()).space_uuid
+            on.faults.v1_user = {"organizationId": 77}
+            assert (await on.provider.identify()).space_uuid != mine
+            on.faults.v1_user = {"id": None}
+            with pytest.raises(ProviderUnavailableError):
+                await on.provider.identify()
+
+    async def test_an_answer_without_a_date_cannot_check_our_clock(self, stage: Stager):
+        async with stage(seeding.healthy(1)) as on:
+            on.faults.add(lambda _call, answer: faults.replace(answer, headers={"Date": "no date"}), route="user")
+            with pytest.raises(ProviderUnavailableError, match="Date"):
+                await on.provider.identify()
+
+    async def test_a_member_is_asked_on_behalf_of_by_number(self, stage: Stager):
+        world = seeding.healthy(3, merchant=Merchant(members=2))
+        mine, theirs = list(world.living())[:2]
+        mine.member = 1
+        async with stage(world, on_behalf_of="102") as on:
+            assert await on.provider.subscription(world.id_of(mine))
+            assert await on.provider.subscription(world.id_of(theirs)) is None
+            assert (await on.provider.identify()).space_uuid == "v1:5/102"
+        async with stage(world, on_behalf_of="999") as on:
+            with pytest.raises(ProviderAuthError, match="on_behalf_of"):
+                await on.provider.identify()
+        async with stage(world) as on:
+            on.faults.add(faults.error(404, ""), route="user")
+            with pytest.raises(ProviderRefusedError):
+                await on.provider.identify()
+
+    @pytest.mark.parametrize("options", [{"on_behalf_of": "0"}, {"on_behalf_of": "x"}, {"api_key": "pk_1"}])
+    async def test_what_could_never_work_is_a_setting_to_mend(self, options):
+        with pytest.raises(ConfigError, match="api_key_file|on_behalf_of"):
+            QBitFlowV1(
+                **{
+                    "base_url": "https://api.example/v1",
+                    "api_key": "sk_1",
+                    "account": "acme",
+                    "clock": SystemClock(),
+                    "sleep": asyncio.sleep,
+                    **options,
+                }
+            )
+
+    async def test_what_v1_cannot_do_is_unsupported(self, stage: Stager):
+        async with stage(seeding.healthy(1)) as on:
+            for ask in (
+                on.provider.subscriptions(Window(0), None),
+                on.provider.failures("sub@1"),
+                on.provider.log(None),
+            ):
+                with pytest.raises(UnsupportedError):
+                    await ask
+
+    async def test_attempts_are_counted_for_the_budget_and_reported(self, stage: Stager):
+        seen = []
+        async with stage(seeding.healthy(1), on_request=lambda *what: seen.append(what)) as on:
+            assert isinstance(on.provider, KnownReader)
+            on.faults.add(faults.html(502), times=1)
+            await on.provider.products()
+            assert on.provider.requests == 2
+        assert [(endpoint, status) for endpoint, status, _ in seen] == [("products", 502), ("products", 200)]
+
+    async def test_test_tokens_are_asked_for_with_a_test_key(self, stage: Stager):
+        async with stage(seeding.healthy(1, merchant=Merchant(mode="test"))) as on:
+            await on.provider.currencies()
+            await on.provider.currencies()
+            (call, _) = [call for call in on.faults.calls if call.route == "currencies"]
+        assert call.query == {"test": "true"}
+        assert on.faults.requests["user"] == 1
+
+
+async def test_the_served_v1_does_what_its_contract_says():
+    """What the provider never asks: by reference, history, the GETs with an effect, error bodies."""
+    import httpx
+
+    world = seeding.healthy(5, merchant=Merchant(mode="test"))
+    sub = next(world.living())
+    sub.reference = "acct-1"
+    assert sub.customer is not None
+    ext_id = world.id_of(sub)
+    async with SandboxServer(world) as server, httpx.AsyncClient(base_url=server.v1_url) as client:
+
+        async def get(path: str, *, key: bool = True, **params):
+            headers = {"X-API-Key": world.ids.api_key} if key else {}
+            answer = await client.get(path, headers=headers, params=params)
+            return answer.status_code, answer.json()
+
+        by_reference = await get(f"/transaction/subscription/reference/subscription/{sub.reference}")
+        assert by_reference[1]["uuid"] == ext_id
+        assert (await get("/transaction/subscription/reference/subscription/nobody"))[0] == 404
+        assert (await get(f"/transaction/subscription/{ext_id}", key=False))[0] == 401
+        assert await get("/transaction/subscription/history/sub@nobody", key=False) == (200, [])
+        public = (await get(f"/transaction/subscription/history/{ext_id}", key=False))[1]
+        own = (await get(f"/transaction/subscription/history/{ext_id}"))[1]
+        assert ["customerUUID" in bill for bill in (public[0], own[0])] == [False, True]
+        assert (await get(f"/transaction/customer/{ext_id}"))[1]["email"] == sub.customer.email
+        assert (await get("/product/id/12"))[1]["name"] == world.products[0].name
+        assert [(await get(f"/product/id/{n}"))[0] for n in ("11", "x")] == [404, 404]
+        assert (await get("/transaction/status", txUUID=ext_id, txType="createSubscription"))[1][
+            "status"
+        ] == "completed"
+        assert (await get("/transaction/status", txUUID="sub@1"))[0] == 404
+        status, body = await get("/customer/all", limit="500")
+        assert (status, [one["field"] for one in body["errors"]]) == (400, ["Limit"])
+        assert await get("/nothing") == (404, {"error": "resource not found"})
+        refused = await client.get("/user/", headers={"X-API-Key": world.ids.api_key, "On-Behalf-Of": "0"})
+        assert refused.status_code == 400
+        # the two GETs with an effect
+        assert (await get(f"/transaction/subscription/processing/execute-billing/{ext_id}"))[0] == 409
+        assert (await get(f"/transaction/subscription/processing/force-cancel/{ext_id}"))[0] == 200
+        assert (await get(f"/transaction/subscription/processing/force-cancel/{ext_id}"))[0] == 200
+        world.advance(timedelta(minutes=2))
+        assert (await get(f"/transaction/subscription/{ext_id}"))[1]["subscriptionStatus"] == "cancelled"
+        assert server.faults.requests["force_cancel"] == 2
+        sub.customer = None
+        assert (await get(f"/transaction/customer/{ext_id}"))[0] == 404
+    live = seeding.healthy(1)
+    async with SandboxServer(live) as server, httpx.AsyncClient(base_url=server.v1_url) as client:
+        path = f"/transaction/subscription/processing/execute-billing/{live.id_of(next(live.living()))}"
+        assert (await client.get(path, headers={"X-API-Key": live.ids.api_key})).status_code == 400
