@@ -17,9 +17,9 @@ from monitor.cli.checks.finding import Finding, Mark, fail, ok
 from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOption
 from monitor.cli.exits import Exit
 from monitor.cli.stop import Stop
-from monitor.cli.words import count
 from monitor.clock import SystemClock
 from monitor.config import Settings
+from monitor.domain.words import count
 from monitor.errors import MonitorError
 
 _SIGNS = {Mark.OK: ("✓", "green"), Mark.HINT: ("!", "yellow"), Mark.FAIL: ("✗", "bold red")}

@@ -18,8 +18,8 @@ from monitor.cli.console import Format
 from monitor.cli.exits import Exit, code_of, worst
 from monitor.cli.passes import delivery_json
 from monitor.cli.summary import pulled_words
-from monitor.cli.words import count, kind_name, rule_sentence, tail, variant_words
-from monitor.domain.words import masked, moment
+from monitor.cli.words import kind_name, rule_sentence, tail, variant_words
+from monitor.domain.words import count, masked, moment
 from monitor.errors import ConfigError, MonitorError
 from monitor.usecases.plan import Plan, PlanLine, dry_run
 from monitor.wiring import Wiring

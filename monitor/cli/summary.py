@@ -12,9 +12,9 @@ from rich.text import Text
 
 from monitor.cli import console
 from monitor.cli.passes import Pass
-from monitor.cli.words import count, halt_words, kind_name, rule_words
+from monitor.cli.words import halt_words, kind_name, rule_words
 from monitor.domain.model import NotificationState, Situation
-from monitor.domain.words import mark_of, moment, name_of
+from monitor.domain.words import count, mark_of, moment, name_of
 from monitor.store.summaries import EventCount
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.run import RunReport

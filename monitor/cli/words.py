@@ -90,11 +90,6 @@ def halt_words(halt: Halt, account: str, zone: str) -> str:
     return HALTS[halt.rule].format(account=account, why=halt.why or UNKNOWN, until=until)
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`1 mail`, `30,214 mails`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def tail(ext_id: str) -> str:
     """`…0000fe`: the end of a long id."""
     return f"…{ext_id[-6:]}"

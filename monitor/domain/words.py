@@ -157,6 +157,7 @@ ATTEMPTS: Mapping[str, str] = {
     "ambiguous": "No last reply was seen: it may have arrived",
     "held": "An operator held it",
     "released": "An operator released it",
+    "rejected": "An operator rejected it",
     "retried": "An operator had it tried again",
 }
 """Outcome of an attempt, or of an operator's decision about one mail, in words."""
@@ -214,6 +215,11 @@ def distance(at: datetime, now: datetime) -> str:
         return "now"
     amount, unit = next((int(size // length), unit) for length, unit in _UNITS if size >= length)
     return f"in {amount} {unit}" if seconds > 0 else f"{amount} {unit} ago"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 mail`, `30,214 mails`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def tokens(units: int | str | None, decimals: int | None, symbol: str | None) -> str:

@@ -18,6 +18,12 @@ BY_HAND = "by_hand"
 RELEASABLE = (BY_HAND, "per_address")
 PHASE = "operator"
 """The phase of an `attempts` row that is no attempt, but a decision about this mail."""
+_AFTER_RELEASE: Mapping[BatchState, tuple[NotificationState, str | None]] = {
+    BatchState.OPEN: (S.READY, None),
+    BatchState.COLLECTING: (S.STAGED, None),
+    BatchState.HELD: (S.HELD, "guard"),
+}
+"""Where a mail goes by the state of its batch; nothing of a rejected one is ever released."""
 
 
 async def find_mail(conn: AsyncConnection, notification_id: str) -> Row[Any] | None:
@@ -45,10 +51,10 @@ async def hold_waiting(conn: AsyncConnection, account_id: int, why: str) -> list
     return await _hold(conn, and_(n.account_id == account_id, n.state.in_((S.READY, S.STAGED))), why)
 
 
-async def held_by_hand(conn: AsyncConnection, account_id: int) -> list[str]:
-    """Ids that a person held, in order."""
+async def batches_held_by_hand(conn: AsyncConnection, account_id: int) -> list[int]:
+    """The batches of mails that a person holds, in order."""
     n = notifications.c
-    statement = select(n.id).where(n.account_id == account_id, n.state == S.HELD, n.reason == BY_HAND)
+    statement = select(n.batch_id).where(n.account_id == account_id, n.state == S.HELD, n.reason == BY_HAND).distinct()
     return sorted((await conn.execute(statement)).scalars())
 
 
@@ -59,22 +65,15 @@ async def release_mail(
 
     Of a mail that always waits for an operator the release is the decision, once the guard has opened its batch.
     """
-    n = notifications.c
-    to: dict[BatchState, tuple[NotificationState, str | None]] = {
-        BatchState.OPEN: (S.READY, None),
-        BatchState.COLLECTING: (S.STAGED, None),
-        BatchState.HELD: (S.HELD, "guard"),
-    }
-    if batch_state not in to:
-        return None
-    state, reason = to[batch_state]
     reasons = (*RELEASABLE, "operator_decides") if batch_state is BatchState.OPEN else RELEASABLE
-    done = await conn.execute(
-        update(notifications)
-        .where(n.id == notification_id, n.state == S.HELD, n.reason.in_(reasons))
-        .values(state=state, reason=reason, why=None, next_try_at=now),
-    )
-    return state if done.rowcount == 1 else None
+    which = and_(notifications.c.id == notification_id, notifications.c.reason.in_(reasons))
+    return _AFTER_RELEASE[batch_state][0] if await _release(conn, which, batch_state, now) else None
+
+
+async def release_by_hand(conn: AsyncConnection, batch_id: int, batch_state: BatchState, now: datetime) -> list[str]:
+    """The same for everything of a batch that a person holds; returns the ids."""
+    n = notifications.c
+    return await _release(conn, and_(n.batch_id == batch_id, n.reason == BY_HAND), batch_state, now)
 
 
 async def retry_mail(conn: AsyncConnection, notification_id: str, now: datetime) -> bool:
@@ -93,6 +92,21 @@ async def note_decisions(conn: AsyncConnection, ids: Sequence[str], outcome: str
     if ids:
         row: Mapping[str, Any] = {"copy": 0, "token": 0, "phase": PHASE, "outcome": outcome, "detail": by, "at": now}
         await conn.execute(insert(attempts), [{"notification_id": one, **row} for one in ids])
+
+
+async def _release(
+    conn: AsyncConnection, which: ColumnElement[bool], batch_state: BatchState, now: datetime
+) -> list[str]:
+    if batch_state not in _AFTER_RELEASE:
+        return []
+    state, reason = _AFTER_RELEASE[batch_state]
+    done = await conn.execute(
+        update(notifications)
+        .where(which, notifications.c.state == S.HELD)
+        .values(state=state, reason=reason, why=None, next_try_at=now)
+        .returning(notifications.c.id),
+    )
+    return sorted(done.scalars())
 
 
 async def _hold(conn: AsyncConnection, which: ColumnElement[bool], why: str) -> list[str]:

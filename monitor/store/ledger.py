@@ -119,7 +119,8 @@ async def touched_by_class(conn: AsyncConnection, account_id: int, since: dateti
     An approved batch is a decision already taken, and so is an adoption of what is known since the baseline: neither
     must hold the next batch.
     """
-    taken = and_(batches.c.decided_at.is_not(None), batches.c.state == "open")
+    # a reason: the guard held it. Of a batch that was always open, a person decided about single mails only
+    taken = and_(batches.c.decided_at.is_not(None), batches.c.state == "open", batches.c.reason.is_not(None))
     approved = (
         select(notifications.c.subscription_id)
         .join(batches, batches.c.id == notifications.c.batch_id)

@@ -206,11 +206,14 @@ def _attempt_lines(mails: list[Mail], attempts: list[Any]) -> list[Line]:
 
 
 def _decisions(rows: list[Any], known_at: datetime | None) -> list[Line]:
-    """The batches of this subscription's mails that an operator let go."""
+    """The held batches of this subscription's mails that an operator let go; of open ones he decided mail by mail."""
     taken = {
         row.batch_id: row
         for row in rows
-        if row.decided_at is not None and row.batch_state == "open" and (known_at is None or row.decided_at <= known_at)
+        if row.decided_at is not None
+        and row.batch_state == "open"
+        and row.batch_reason is not None
+        and (known_at is None or row.decided_at <= known_at)
     }
     return [
         Line(row.decided_at, "decision", f"The held plan of batch {row.batch_id} was approved by {row.decided_by}")

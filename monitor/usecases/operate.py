@@ -19,22 +19,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.guard import Rule
 from monitor.domain.model import BatchState, NotificationState
-from monitor.domain.words import mark_of, moment
+from monitor.domain.words import count, mark_of, moment
 from monitor.errors import NotFoundError
 from monitor.store.accounts import AccountRow, find_account, lock_account
 from monitor.store.batches import BatchRow, decide, find_batch, held_ids, lock_plan, plan_hash, renew_plan
 from monitor.store.by_hand import (
+    batches_held_by_hand,
     find_mail,
-    held_by_hand,
     hold_mail,
     hold_waiting,
     note_decisions,
+    release_by_hand,
     release_mail,
     retry_mail,
 )
 from monitor.store.catalog import suppress, suppressed, unsuppress
 from monitor.store.views import mails_by_prefix
-from monitor.store.witness import note_witness, seal_witness
+from monitor.store.witness import check_witness, note_witness, seal_witness
 from monitor.usecases.context import Tools, travelled_now
 
 S = NotificationState
@@ -90,15 +91,16 @@ class Operator:
             )
             if refusal is not None:
                 return refusal
-            await decide(conn, batch_id, approve=True, by=self.by, now=now)
-            if any(rule == Rule.RESTORED for rule, _ in rules_of(batch.reason)):
+            await self._decide(conn, batch, ids, now, approve=True)
+            if _restored(batch):
                 seal = await seal_witness(conn, self.tools.db)
         if seal is not None:
             note_witness(self.state_dir, *seal)
         restored = ". This database is accepted as the one to go on with" if seal is not None else ""
+        many = count(len(ids), "mail")
         return Ruling(
             "approved",
-            f"batch {batch_id}: {_mails(len(ids))} may leave now; each is checked once more before it does{restored}",
+            f"batch {batch_id}: {many} may leave now; each is checked once more before it does{restored}",
             tuple(ids),
             batch_id,
             plan_hash(ids),
@@ -116,9 +118,16 @@ class Operator:
                 refusal = self._changed(batch, ids, shown_hash)
             if refusal is not None:
                 return refusal
-            moved = await decide(conn, batch_id, approve=False, by=self.by, now=now)
-        sentence = f"batch {batch_id}: {_mails(moved)} will not be sent"
-        return Ruling("rejected", sentence, tuple(ids), batch_id, plan_hash(ids))
+            moved = await self._decide(conn, batch, ids, now, approve=False)
+            doubt = await check_witness(conn, self.tools.db, self.state_dir) if _restored(batch) else None
+        sentence = f"batch {batch_id}: {count(moved, 'mail')} will not be sent"
+        if doubt is None:
+            return Ruling("rejected", sentence, tuple(ids), batch_id, plan_hash(ids))
+        still = (
+            f"This database is still not accepted ({doubt}), and nothing is mailed until it is: the next run is held "
+            "as well, mostly with nothing in it. Approve that batch, or bring the right database back"
+        )
+        return Ruling("rejected", f"{sentence}. {still}", tuple(ids), batch_id, plan_hash(ids), command="monitor run")
 
     async def review(self, batch_id: int) -> Ruling:
         """Make what is held now the plan to decide about, with a new hash that is valid for a day.
@@ -134,7 +143,7 @@ class Operator:
             ids, digest, valid_until = await renew_plan(conn, batch_id, now)
         return Ruling(
             "reviewed",
-            f"batch {batch_id}: {_mails(len(ids))} would go; the plan may be approved until "
+            f"batch {batch_id}: {count(len(ids), 'mail')} would go; the plan may be approved until "
             f"{moment(valid_until, self._zone(account))}",
             tuple(ids),
             batch_id,
@@ -170,7 +179,7 @@ class Operator:
             return Ruling("nothing", f"no mail of {name} waits")
         return Ruling(
             "held",
-            f"{_mails(len(ids))} of {name} are held until somebody releases them",
+            f"{count(len(ids), 'mail')} of {name} are held until somebody releases them",
             tuple(ids),
             command=f"monitor outbox release --account {name}",
         )
@@ -191,13 +200,27 @@ class Operator:
 
     async def release_account(self, name: str) -> Ruling:
         """Let everything go on that was held by hand in an account. Raises `NotFoundError`."""
-        async with self.tools.db.read() as conn:
-            ids = await held_by_hand(conn, (await self._account(conn, name)).id)
-        rulings = [await self.release(one) for one in ids]
-        moved = tuple(ruling.ids[0] for ruling in rulings if ruling.ok)
+        moved: list[str] = []
+        planned: dict[int, int] = {}
+        async with self.tools.db.write() as conn:
+            account = await self._account(conn, name)
+            now = travelled_now(self.tools.clock, account, None)
+            for batch_id in await batches_held_by_hand(conn, account.id):
+                batch = await find_batch(conn, batch_id, lock=True)
+                state = BatchState.REJECTED if batch is None else batch.state
+                ids = await release_by_hand(conn, batch_id, state, now)
+                moved += ids
+                if state is BatchState.HELD and ids:
+                    planned[batch_id] = len(ids)
+            await note_decisions(conn, moved, "released", self.by, now)
         if not moved:
             return Ruling("nothing", f"no mail of {name} is held by hand")
-        return Ruling("released", f"{_mails(len(moved))} of {name} go on", moved)
+        back = "".join(f"; {number:,} back in the held plan of batch {batch}" for batch, number in planned.items())
+        command = f"monitor outbox review {next(iter(planned))}" if planned else None
+        wait = "goes" if len(moved) == 1 else "go"
+        return Ruling(
+            "released", f"{count(len(moved), 'mail')} of {name} {wait} on{back}", tuple(moved), command=command
+        )
 
     async def retry(self, notification_id: str) -> Ruling:
         """Try a failed mail again, if it may still help. Raises `NotFoundError`."""
@@ -245,6 +268,14 @@ class Operator:
         if not lifted:
             return Ruling("nothing", f"this address was not suppressed for {name}")
         return Ruling("address_lifted", f"this address may be mailed by {name} again")
+
+    async def _decide(
+        self, conn: AsyncConnection, batch: BatchRow, ids: Sequence[str], now: datetime, *, approve: bool
+    ) -> int:
+        """The word about a held batch, or about those mails of an open one that always wait for an operator."""
+        if batch.state is BatchState.OPEN:
+            await note_decisions(conn, ids, "released" if approve else "rejected", self.by, now)
+        return await decide(conn, batch.id, approve=approve, by=self.by, now=now)
 
     async def _locked(self, conn: AsyncConnection, batch_id: int) -> tuple[AccountRow, BatchRow]:
         batch = await find_batch(conn, batch_id)
@@ -302,7 +333,7 @@ class Operator:
             return None
         return Ruling(
             "changed",
-            f"batch {batch.id} is not the plan that was shown: it holds {_mails(len(ids))} now "
+            f"batch {batch.id} is not the plan that was shown: it holds {count(len(ids), 'mail')} now "
             f"(plan {plan_hash(ids)[:12]}, shown {(shown_hash or 'none')[:12]}); nothing moved",
             tuple(ids),
             batch.id,
@@ -332,6 +363,10 @@ def rules_of(reason: str | None) -> tuple[tuple[str, str], ...]:
     return () if not reason else tuple((rule, sentence) for rule, sentence in json.loads(reason))
 
 
+def _restored(batch: BatchRow) -> bool:
+    return any(rule == Rule.RESTORED for rule, _ in rules_of(batch.reason))
+
+
 def _released(mail: Row[Any], to: NotificationState) -> Ruling:
     if to is S.HELD:
         sentence = f"the mail is back in the held plan of batch {mail.batch_id}"
@@ -339,7 +374,3 @@ def _released(mail: Row[Any], to: NotificationState) -> Ruling:
         return Ruling("released", sentence, (mail.id,), mail.batch_id, command=command)
     waits = "with the next delivery" if to is S.READY else "when the guard has judged its batch"
     return Ruling("released", f"the mail goes on {waits}, if it is still true", (mail.id,), mail.batch_id)
-
-
-def _mails(count: int) -> str:
-    return f"{count:,} mail" if count == 1 else f"{count:,} mails"

@@ -9,6 +9,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from monitor.config.slots import missing_since
+from monitor.domain.words import count
 from monitor.errors import ConfigError, StoreError
 from monitor.metrics import Level
 from monitor.store.accounts import AccountRow, find_account
@@ -71,7 +72,9 @@ async def look_after(
         if row is not None:
             found += _sender(row, now)
         if waiting is not None and waiting.held_batches:
-            text = f"{_count(waiting.held_batches, 'batch', 'batches')} of mails held; look with `monitor outbox list`"
+            text = (
+                f"{count(waiting.held_batches, 'batch', 'batches')} of mails held: `monitor outbox batches` shows why"
+            )
             found.append(Finding(one.name, Cause.GUARD_HOLD, text))
         if lost:
             found.append(Finding(one.name, Cause.UNREACHABLE, _lost(lost)))
@@ -135,8 +138,4 @@ def _lost(lost: Sequence[tuple[str, str | None, datetime, str]]) -> str:
         for ext_id, reference, deadline, rule in lost[:_LISTED]
     ]
     rest = f", and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
-    return f"{_count(len(lost), 'customer')} cannot be reached and will be lost: {'; '.join(lines)}{rest}"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{count(len(lost), 'customer')} cannot be reached and will be lost: {'; '.join(lines)}{rest}"

@@ -17,7 +17,9 @@ from monitor.sandbox import acts
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.batches import find_batch, held_ids
+from monitor.store.by_hand import PHASE
 from monitor.store.catalog import suppress
+from monitor.store.ledger import touched_by_class
 from monitor.store.schema import attempts, batches, notifications
 from monitor.store.witness import FILE_NAME, check_witness
 from monitor.usecases.adopt import adopt
@@ -233,7 +235,14 @@ async def test_rejecting_them_leaves_the_rest_of_their_open_batch_alone(stage):
     report = await stage.run()
     assert (await operator(stage).reject(report.batch_id)).ok
     assert (await stage.deliver()).sent == 1
-    assert len(await mails(stage, state="voided", reason="rejected")) == 2
+    rejected = await mails(stage, state="voided", reason="rejected")
+    async with stage.db.read() as conn:
+        signed = list(
+            await conn.execute(select(attempts.c.outcome, attempts.c.detail).where(attempts.c.phase == PHASE))
+        )
+        counted = await touched_by_class(conn, (await stage.row()).id, START - timedelta(days=1))
+    assert [len(rejected), signed] == [2, [("rejected", "anna")] * 2]
+    assert counted == {"cancelled": 2, "trial_ending": 1}, "nobody approved what the guard never held"
 
 
 async def test_one_of_them_can_be_released_alone(stage):
@@ -308,6 +317,25 @@ async def test_approving_what_the_witness_held_accepts_this_database(stage):
     assert (await stage.run()).outcome == "complete"
 
 
+async def test_rejecting_what_the_witness_held_says_that_the_database_is_still_not_accepted(stage):
+    await stage.run()
+    (stage.state_dir / FILE_NAME).write_text('{"uuid": "another", "counter": 7}')
+    cause(stage.world, {"trial_ending": 1})
+    first = await stage.run()
+
+    ruling = await operator(stage).reject(first.batch_id)
+
+    assert ruling.ok and "1 mail will not be sent. This database is still not accepted" in ruling.sentence
+    assert ruling.command == "monitor run"
+    again = await stage.run()
+    assert again.outcome == "held"
+    cause(stage.world, {"trial_ending": 1})
+    last = await stage.run()
+    assert (await operator(stage).approve(again.batch_id)).ok
+    late = await operator(stage).reject(last.batch_id)
+    assert late.ok and (late.command, "accepted" in late.sentence) == (None, False)
+
+
 async def test_approving_for_another_reason_does_not_vouch_for_the_database(held):
     (held.state_dir / FILE_NAME).write_text('{"uuid": "another", "counter": 7}')
     await operator(held).approve(held.batch, held.hash)
@@ -372,6 +400,24 @@ async def test_all_waiting_mails_of_an_account_are_held_and_released_together(st
     assert (await operator(stage).release_account("acme")).sentence == "3 mails of acme go on"
     assert (await operator(stage).release_account("acme")).outcome == "nothing"
     assert (await stage.deliver()).sent == 3
+
+
+async def test_what_was_held_by_hand_goes_back_to_where_its_batch_is_in_one_decision(held):
+    one = (await mails(held, state="held"))[0]
+    await operator(held).hold(one.id)
+    held.change(guard=GuardLimits())
+    cause(held.world, {"paused": 1})
+    await held.run()
+    assert (await operator(held).hold_account("acme")).ok
+
+    ruling = await operator(held).release_account("acme")
+
+    assert ruling.sentence == f"2 mails of acme go on; 1 back in the held plan of batch {held.batch}"
+    assert ruling.command == f"monitor outbox review {held.batch}"
+    assert {(mail.state, mail.reason) for mail in await mails(held) if mail.id in ruling.ids} == {
+        ("held", "guard"),
+        ("ready", None),
+    }
 
 
 async def test_a_failed_mail_is_tried_again_with_all_its_tries(stage):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from monitor.alarm import AppriseAlarm
 from monitor.cli.checks.finding import Finding, fail, hint, ok
-from monitor.cli.words import count
 from monitor.config import Settings, secret_key
 from monitor.config.load import SecretOrigin, secret_origins
+from monitor.domain.words import count
 from monitor.errors import ConfigError, MonitorError, NewerDatabaseError, RenderError
 from monitor.mail.check import check_templates
 from monitor.mail.render import Renderer

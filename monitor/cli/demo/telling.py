@@ -18,7 +18,8 @@ from rich.text import Text
 from monitor.cli.demo.stage import SETTINGS, MailLine, Played, instant_words
 from monitor.cli.demo.story import SIZE, TRIALS
 from monitor.cli.summary import changed_words, pulled_words
-from monitor.cli.words import count, kind_name
+from monitor.cli.words import kind_name
+from monitor.domain.words import count
 from monitor.sandbox.mailbox import CaughtMail
 
 _SIGNS = {"sent": ("✓", "green"), "waiting": ("◷", "cyan"), "held": ("‖", "magenta"), "not sent": ("–", "bright_black")}

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from monitor.cli.summary import changed_words, delivery_words, waiting_words
-from monitor.cli.words import count, halt_words, kind_name, rule_sentence, rule_words, tail, variant_words
+from monitor.cli.words import halt_words, kind_name, rule_sentence, rule_words, tail, variant_words
 from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import CancelReason, Cause
-from monitor.domain.words import RULES
+from monitor.domain.words import RULES, count
 from monitor.store.summaries import EventCount
 from monitor.usecases.dispatch import Delivery
 
