@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,8 +46,6 @@ async def tidy_sqlite(db: Database) -> None:
     if not db.is_sqlite:
         return
     async with db.engine.connect() as conn:
-        raw = await conn.get_raw_connection()
-        driver = raw.driver_connection
-        if driver is not None:
-            for pragma in ("optimize", "wal_checkpoint(TRUNCATE)"):
-                await (await driver.execute(f"PRAGMA {pragma}")).close()
+        driver: Any = (await conn.get_raw_connection()).driver_connection
+        for pragma in ("optimize", "wal_checkpoint(TRUNCATE)"):
+            await (await driver.execute(f"PRAGMA {pragma}")).close()

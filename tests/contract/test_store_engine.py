@@ -184,6 +184,16 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "reason",
+    ["database or disk is full", 'could not extend file "base/1/2": No space left on device', "disk I/O error"],
+)
+def test_a_full_disk_is_told_apart_from_a_database_that_does_not_answer(tmp_path, reason):
+    error = OperationalError("", {}, Exception(reason))
+    told = str(engines._explained(error, Database(f"sqlite:///{tmp_path}/x.db")))
+    assert told == f"the database {tmp_path}/x.db cannot grow ({reason}): free some space; nothing was lost"
+
+
 async def test_an_error_without_words_is_told_by_its_statement(store):
     told = engines._explained(OperationalError("SELECT 1", {}, Exception()), store)
     assert "did not answer" in str(told)

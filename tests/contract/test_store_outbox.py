@@ -17,6 +17,7 @@ from monitor.store.batches import (
     collecting,
     collecting_batch,
     count_states,
+    decide,
     find_batch,
     held_ids,
     mails_per_day,
@@ -507,6 +508,18 @@ async def test_the_breaker_remembers_the_newest_replies_oldest_first(shelf, stor
         assert await recent_verdicts(conn, shelf.account, None, 10) == [False, True, False, True, False]
         assert await recent_verdicts(conn, shelf.account, None, 2) == [True, False]
         assert await recent_verdicts(conn, shelf.account, NOW + 3 * SECOND, 10) == [True, False]
+
+
+@pytest.mark.parametrize("state", [BatchState.COLLECTING, BatchState.REJECTED])
+@pytest.mark.parametrize("approve", [True, False])
+async def test_only_a_batch_that_a_gate_has_judged_is_decided_about(shelf, store, state, approve):
+    batch = await shelf.do(a_batch, shelf.account, state=state)
+    mail = await shelf.put(S.HELD, batch_id=batch, reason="guard")
+    assert await shelf.do(decide, batch, approve=approve, by="anna", now=NOW) == 0
+    async with store.read() as conn:
+        found = await find_batch(conn, batch)
+        assert (found.state, found.decided_by, found.decided_at) == (state, None, None)
+        assert (await mail_states(conn, shelf.account))[mail] == S.HELD
 
 
 async def test_mails_are_counted_by_state_and_batch(shelf, store):

@@ -81,6 +81,12 @@ async def test_a_sent_mail_is_told_with_its_reason_its_reply_and_its_message_id(
     assert told.facts["status"] == "past due" and told.facts["failing since"] == "1 Apr 2026, 12:00 CEST"
 
 
+async def test_a_state_without_a_deadline_names_none(stage):
+    asked = await one_failing(stage, "paused")
+    await stage.deliver()
+    assert (await story(stage, asked)).next == "No further mail is planned for this episode"
+
+
 async def test_a_subscription_that_was_muted_at_the_baseline_says_so_and_how_to_change_it(stage):
     (asked,) = cause(stage.world, {FAILED: 1})[FAILED]
     await stage.run()

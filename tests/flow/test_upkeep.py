@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,10 +17,11 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
 from monitor.store.schema import facts, quarantine, run_pages, runs
+from monitor.store.upkeep import AT_ONCE
 from monitor.usecases.alerts import Alerts
 from monitor.usecases.housekeeping import keep_house
 from monitor.usecases.pausing import pause, resume
-from monitor.usecases.watch import Cause, Finding, Watched, look_after
+from monitor.usecases.watch import Cause, Finding, Watched, levels, look_after
 from tests.crews import Bell
 from tests.store_rows import a_batch, a_mail, a_snapshot, a_subscription, an_episode
 
@@ -109,6 +111,19 @@ async def test_a_thousand_old_rows_go_in_several_short_transactions(stage):
     assert (await keep_house(stage.tools, START + days(31))).quarantine == 1_200
 
 
+async def test_who_is_asked_to_stop_begins_no_further_transaction(stage):
+    row = await stage.row()
+    old = [
+        {"account_id": row.id, "raw_hash": str(n), "raw": b"x", "reason": "r", "first_at": START, "last_at": START}
+        for n in range(AT_ONCE + 1)
+    ]
+    async with stage.db.write() as conn:
+        await conn.execute(insert(quarantine), old)
+    asked = iter([False, True, True, True])
+    kept = await keep_house(replace(stage.tools, stopping=lambda: next(asked)), START + days(31))
+    assert (kept.quarantine, await count(stage, quarantine)) == (AT_ONCE, 1)
+
+
 async def test_the_log_of_a_sqlite_file_is_written_back(stage):
     if not stage.db.is_sqlite:
         pytest.skip("PostgreSQL tidies itself")
@@ -192,6 +207,25 @@ async def test_whoever_got_an_earlier_mail_of_the_episode_was_reached(stage):
         await a_mail(conn, row.id, sub, episode, state="voided", reason="suppressed", step="second")
         await a_mail(conn, row.id, sub, episode, state="sent", step="first")
     assert await look_after(stage.db, WATCHED, START) == []
+
+
+async def test_the_gauges_show_what_waits_of_every_account_that_ever_ran(stage):
+    row = await stage.row()
+    waits_since = START - timedelta(minutes=7)
+    async with stage.db.write() as conn:
+        sub = await a_subscription(conn, row.id, a_snapshot("sub@waits"))
+        episode = await an_episode(conn, row.id, sub)
+        await a_mail(conn, row.id, sub, episode, next_try_at=waits_since)
+        await a_mail(conn, row.id, sub, episode, step="second", next_try_at=START + timedelta(seconds=1))
+        held = await a_batch(conn, row.id, state="held")
+        await a_mail(conn, row.id, sub, episode, step="third", state="held", batch_id=held)
+        await change_account(conn, row.id, paused_at=START, sender_paused_until=START + timedelta(minutes=5))
+    stranger = Watched("beta", "0 7 * * *", ZoneInfo("UTC"))
+    (level,) = await levels(stage.db, [stranger, *WATCHED], START)
+    assert (level.account, level.waiting, level.oldest_at, level.held_batches) == ("acme", 1, waits_since, 1)
+    assert (level.last_complete_at, level.paused, level.sender_paused) == (START, True, True)
+    (later,) = await levels(stage.db, WATCHED, START + timedelta(minutes=5))
+    assert (later.waiting, later.sender_paused) == (2, False)
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
