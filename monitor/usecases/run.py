@@ -87,11 +87,11 @@ class Run:
         self._account = account
         self._options = options
         self._lock = f"run:{account.name}"
+        self._space: str | None = None
+        self._read_since: int | None = None
 
     async def execute(self) -> RunReport:
         """Run up to the gate.
-        self._space: str | None = None
-        self._read_since: int | None = None
 
         Raises `ConfigError` when the key, the mode, the clock or the database do not fit, `ProviderError` when the API
         is out of reach altogether, `StoreError` when the database refuses.

@@ -193,6 +193,7 @@ class ProviderContract:
 
     async def test_what_the_api_does_not_know_is_none(self, stage: Stager):
         async with stage(seeding.healthy(2)) as on:
+            on.need(Capability.SUBSCRIPTIONS)
             sub = next(on.world.living())
             ext_id, customer = on.world.id_of(sub), on.world.ids.customer(9999)
             acts.remove(sub)
@@ -201,9 +202,9 @@ class ProviderContract:
 
     async def test_another_refusal_than_404_is_not_absence(self, stage: Stager):
         async with stage(seeding.healthy(1)) as on:
+            on.need(Capability.SUBSCRIPTIONS)
             (ext_id,) = on.ids()
             on.faults.add(faults.error(400, "bad_request"))
-            on.need(Capability.SUBSCRIPTIONS)
             with pytest.raises(ProviderRefusedError):
                 await on.provider.subscription(ext_id)
             with pytest.raises(ProviderRefusedError):
@@ -211,26 +212,26 @@ class ProviderContract:
 
     async def test_a_gateways_404_is_not_absence(self, stage: Stager):
         async with stage(seeding.healthy(1)) as on:
-            (ext_id,) = on.ids()
             on.need(Capability.SUBSCRIPTIONS)
+            (ext_id,) = on.ids()
             on.faults.add(faults.html(404))
             with pytest.raises(ProviderUnavailableError):
                 await on.provider.subscription(ext_id)
 
     async def test_one_subscription_that_cannot_be_read_raises(self, stage: Stager):
         async with stage(seeding.healthy(1)) as on:
+            on.need(Capability.SUBSCRIPTIONS)
             (ext_id,) = on.ids()
             on.faults.mangled = {ext_id: "number_for_text"}
             with pytest.raises(ProviderUnavailableError):
-            on.need(Capability.SUBSCRIPTIONS)
                 await on.provider.subscription(ext_id)
 
     # What belongs to it
 
     async def test_a_customer_is_the_one_that_its_row_carries(self, stage: Stager):
         async with stage(seeding.healthy(3)) as on:
-            for sub in on.world.living():
             on.need(Capability.SUBSCRIPTIONS)
+            for sub in on.world.living():
                 assert sub.customer is not None
                 found = await on.provider.customer(on.world.ids.customer(sub.customer.n))
                 assert found is not None
@@ -240,28 +241,27 @@ class ProviderContract:
                     sub.customer.last_name,
                 )
 
-            on.need(Capability.SUBSCRIPTIONS)
     async def test_products_and_currencies_are_those_of_the_world(self, stage: Stager):
         for mode in Mode:
             async with stage(seeding.healthy(1, merchant=Merchant(mode=mode.value))) as on:
+                on.need(Capability.SUBSCRIPTIONS)
                 on.world.products[0].active = False
                 products = {row.name: row for row in await on.provider.products()}
                 currencies = {row.ext_id: row for row in await on.provider.currencies()}
             assert {row.name: row.price_usd for row in products.values()} == {
                 product.name: product.price_usd for product in on.world.products
             }
+            told = Capability.PLANS in on.provider.capabilities
             assert {name: row.frequency for name, row in products.items()} == {
                 product.name: product.frequency if told else None for product in on.world.products
             }
             assert not products[on.world.products[0].name].active
-                on.need(Capability.SUBSCRIPTIONS)
             assert {(row.symbol, row.decimals) for row in currencies.values()} == {
                 (token.symbol, token.decimals) for token in on.world.currencies
             }
 
     async def test_the_causes_of_failed_bills_are_told_newest_first(self, stage: Stager):
         wanted = {
-            told = Capability.PLANS in on.provider.capabilities
             Cause.INSUFFICIENT_BALANCE: "payment_failed:insufficient_balance",
             Cause.ALLOWANCE_EXHAUSTED: "payment_failed:allowance_exhausted",
             Cause.APPROVAL_REVOKED: "payment_failed:approval_revoked",
