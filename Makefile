@@ -1,7 +1,7 @@
 # Needs Python 3.11+ and make. Everything else is installed into .venv, once, by hash.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench rivals fmt lock messages clean
+.PHONY: help demo test check audit bench rivals fmt lock messages generated clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
@@ -65,6 +65,10 @@ messages: .venv/.dev ## Collect the mails' words for translators, and bring them
 		$(BIN)/pybabel --quiet update --no-fuzzy-matching --input-file templates/locale/messages.pot \
 			--output-file "$$catalog" --locale "$$(basename "$$(dirname "$$(dirname "$$catalog")")")" || exit 1; \
 	done
+
+generated: .venv/.dev ## Write what is made from the code: the manual page, the list of licences
+	$(BIN)/python docs/make_manual.py
+	$(BIN)/python docs/make_licences.py
 
 clean: ## Remove the virtual environment and everything that was made
 	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov dist demo

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples:  `monitor init`   `monitor init sandbox.toml --sandbox`", rich_help_panel="Set up")(
         init
     )
-    db = typer.Typer(help="The database's revision.", no_args_is_help=True)
+    db = typer.Typer(help="The database's revision.", epilog="Example:  `monitor db current`", no_args_is_help=True)
     db.command(epilog="After installing a new version, on PostgreSQL:  `monitor db upgrade`")(upgrade)
     db.command(epilog="Example:  `monitor db current --format json`")(current)
     app.add_typer(db, name="db", rich_help_panel="Set up")

@@ -52,18 +52,26 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  `monitor events --kind payment_failed --since 7d`", rich_help_panel=PANEL)(events)
     app.command(epilog="Example:  `monitor episodes --state muted`", rich_help_panel=PANEL)(episodes)
     app.add_typer(
-        _group("Mails: what waits, what went, what did not; and decisions about them.", _outbox),
+        _group(
+            "Mails: what waits, what went, what did not; and decisions about them.",
+            "Examples:  `monitor outbox list --state held`   `monitor outbox batches`",
+            _outbox,
+        ),
         name="outbox",
         rich_help_panel=PANEL,
     )
-    app.add_typer(_group("Passes over an account.", _runs), name="runs", rich_help_panel=PANEL)
     app.add_typer(
-        _group("Addresses that must not be mailed.", _suppressions), name="suppressions", rich_help_panel=PANEL
+        _group("Passes over an account.", "Example:  `monitor runs list`", _runs), name="runs", rich_help_panel=PANEL
+    )
+    app.add_typer(
+        _group("Addresses that must not be mailed.", "Example:  `monitor suppressions list`", _suppressions),
+        name="suppressions",
+        rich_help_panel=PANEL,
     )
 
 
-def _group(help_text: str, fill: Callable[[typer.Typer], None]) -> typer.Typer:
-    group = typer.Typer(help=help_text, no_args_is_help=True)
+def _group(help_text: str, example: str, fill: Callable[[typer.Typer], None]) -> typer.Typer:
+    group = typer.Typer(help=help_text, epilog=example, no_args_is_help=True)
     fill(group)
     return group
 

@@ -191,9 +191,12 @@ def test_the_wheel_has_mails_settings_and_migrations_and_no_tests(wheel):
         "monitor/_data/config/monitor.toml",
         "monitor/store/migrations/versions/0001_state.py",
         "monitor/store/migrations/env.py",
+        "subscription_monitor-0.1.0.data/data/share/man/man1/monitor.1",
     ):
         assert wanted in names
-    assert {name.split("/")[0] for name in names} == {"monitor", "subscription_monitor-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "monitor", "subscription_monitor-0.1.0.data", "subscription_monitor-0.1.0.dist-info"
+    }  # fmt: skip
 
 
 def test_two_builds_are_the_same_to_the_byte(wheel, tmp_path):
