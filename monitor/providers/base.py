@@ -7,6 +7,7 @@ after all retries), `RateLimitedError` (the asked wait is too long) or `Provider
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ from monitor.domain.model import (
     Snapshot,
     Window,
 )
+from monitor.domain.payments import PaymentPage, PaymentSeen
 from monitor.errors import ProviderError
 
 
@@ -38,6 +40,7 @@ class Capability(StrEnum):
     LOG = "log"  # has an event log
     FAILURES = "failures"  # tells the cause of a failed bill
     DEADLINE = "deadline"  # tells when a failing subscription ends
+    PAYMENTS = "payments"  # lists payments: it is a `PaymentSource`
     SUBSCRIPTIONS = "subscriptions"  # knows subscriptions at all: reads one by id, and its customer and product
     PLANS = "plans"  # products tell their interval
 
@@ -82,6 +85,23 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close the connection; afterwards no method may be called."""
+        ...
+
+
+@runtime_checkable
+class PaymentSource(Protocol):
+    """A provider that lists payments (capability `PAYMENTS`)."""
+
+    def payments(self, since: datetime | None, customers: Sequence[str]) -> AsyncIterator[PaymentPage]:
+        """All payments that may have changed since then; None: all of them. May show more, and one twice.
+
+        `customers` are the ids known so far, for an API that lists one customer's payments only. A page that cannot be
+        read raises, and what came before it holds.
+        """
+        ...
+
+    async def payment(self, ext_id: str) -> PaymentSeen | None:
+        """One payment now; None when the API says 404."""
         ...
 
 

@@ -45,7 +45,7 @@ class V2:
             ("event", "/webhooks/events/{id}", self._event),
         )
         self.routes = [Route(prefix + path, front.endpoint(name, handle)) for name, path, handle in routes]
-        self.routes.append(Route("/{rest:path}", front.endpoint("unknown", self._unknown)))
+        self.routes.append(Route("/{rest:path}", front.endpoint("unknown", self._unknown), methods=["GET", "POST"]))
 
     def app(self, *extra: Route) -> Starlette:
         """The ASGI app, with further routes before its own."""

@@ -15,13 +15,14 @@ import pytest
 
 from monitor.clock import SystemClock
 from monitor.domain.model import Action, BadRow, Cause, Mode, Page, Snapshot, Status, Window
+from monitor.domain.payments import PaymentSeen
 from monitor.errors import (
     ProviderAuthError,
     ProviderRefusedError,
     ProviderUnavailableError,
     RateLimitedError,
 )
-from monitor.providers.base import Capability, Provider
+from monitor.providers.base import Capability, PaymentSource, Provider
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.sandbox import acts, faults, seeding
 from monitor.sandbox.entities import Merchant
@@ -41,6 +42,8 @@ class Stage:
     faults: Faults
     provider: Provider
     sleeps: list[float] = field(default_factory=list)
+    secret: str = ""
+    """What no error may show; the world's API key where nothing else is said."""
 
     def need(self, capability: Capability) -> None:
         if capability not in self.provider.capabilities:
@@ -62,6 +65,13 @@ class Stage:
 
     def ids(self) -> set[str]:
         return {self.world.id_of(sub) for sub in self.world.living()}
+
+
+async def payments_of(source, since=None, customers=()) -> list[PaymentSeen]:
+    """Every payment of one walk; none may be there twice."""
+    rows = [row async for page in source.payments(since, customers) for row in page.rows]
+    assert len({row.ext_id for row in rows}) == len(rows)
+    return rows
 
 
 Stager = Callable[..., AbstractAsyncContextManager[Stage]]
@@ -98,7 +108,7 @@ class ProviderContract:
             for ask in self._reads(on):
                 with pytest.raises(ProviderAuthError) as caught:
                     await ask()
-                assert on.world.ids.api_key not in str(caught.value)
+                assert (on.secret or on.world.ids.api_key) not in str(caught.value)
                 assert "api_key_file" in str(caught.value)
 
     # The walk
@@ -371,7 +381,7 @@ class ProviderContract:
             async with stage(seeding.healthy(3)) as on:
                 on.faults.add(act)
                 with pytest.raises(RateLimitedError) as caught:
-                    await on.provider.products()
+                    await on.provider.identify()
                 assert caught.value.retry_after is not None
                 assert caught.value.retry_after > timedelta(seconds=60)
                 assert on.sleeps == []
@@ -380,7 +390,11 @@ class ProviderContract:
 
     def _reads(self, on: Stage) -> list[Callable]:
         (ext_id, *_) = sorted(on.ids())
-        reads = [on.provider.identify, lambda: on.provider.subscription(ext_id), on.provider.products]
+        reads: list[Callable] = [on.provider.identify]
+        if Capability.SUBSCRIPTIONS in on.provider.capabilities:
+            reads += [lambda: on.provider.subscription(ext_id), on.provider.products]
+        if isinstance(on.provider, PaymentSource):
+            reads.append(lambda: payments_of(on.provider))
         if Capability.LIST in on.provider.capabilities:
             reads.append(lambda: on.provider.subscriptions(ALL, None))
         if Capability.FAILURES in on.provider.capabilities:
