@@ -26,6 +26,7 @@ class StoredMail:
 
     id: str
     state: NotificationState
+    reason: str | None
     kind: Kind
     variant: str
     step: str
@@ -206,6 +207,7 @@ def _read(
     return StoredMail(
         id=row.id,
         state=S(row.state),
+        reason=row.reason,
         kind=Kind(row.kind),
         variant=row.variant,
         step=row.step,

@@ -191,6 +191,9 @@ class Dispatch:
         if stale:
             await self._ask_api(stale, now)
             answers = await self._examine(ids, now)
+            for mail, _ in answers:
+                if mail.state is S.VOIDED and mail.id in self._asked:  # what was read ended its episode
+                    self._voided(mail, mail.reason or "")
         claimed = []
         async with self._tools.db.write() as conn:
             until_at = await db_now(conn) + LEASE
@@ -260,8 +263,7 @@ class Dispatch:
         if mail.state is S.AMBIGUOUS and answer.do is not Do.SNOOZE:
             await self._leave_unsettled(conn, mail, answer)
         elif answer.do is Do.VOID and await void(conn, mail.id, answer.rule, answer.why):
-            self._delivery.voided[answer.rule] += 1
-            self._delivery.by_kind[mail.kind.value, "voided"] += 1
+            self._voided(mail, answer.rule)
         elif answer.do is Do.HOLD and await hold(conn, mail.id, answer.rule):
             self._delivery.held += 1
             self._delivery.by_kind[mail.kind.value, "held"] += 1
@@ -294,7 +296,7 @@ class Dispatch:
             if mail.copies:
                 await self._leave_unsettled(conn, mail, Answer(Do.VOID, "unmailable", str(error)))
             elif await void(conn, mail.id, "unmailable", str(error)):
-                self._delivery.voided["unmailable"] += 1
+                self._voided(mail, "unmailable")
             return None
         except MailError as error:
             await self._poisoned(conn, mail, error, now)
@@ -317,6 +319,10 @@ class Dispatch:
         self._delivery.problems.append(f"{mail.kind.value} {mail.id}: {place}{error}")
         await poison(conn, mail.id, again=again, poisoned=mail.poisoned + 1, why=f"{place}{error}"[:500])
         self._delivery.failed += again is None
+
+    def _voided(self, mail: StoredMail, rule: str) -> None:
+        self._delivery.voided[rule] += 1
+        self._delivery.by_kind[mail.kind.value, "voided"] += 1
 
     async def _ask_api(self, mails: Sequence[StoredMail], now: datetime) -> None:
         """Read these subscriptions again (OBSERVE); without an answer, facts of a day must do near the end."""
