@@ -120,7 +120,7 @@ def fail(world: World, sub: Subscription, amount: int, category: chain.Category)
     )
     price = sub.price_usd or sub.product.price_usd
     failure = Failure(len(world.failures), now, sub, dunning.bill_n, attempts, category, amount, price)
-    world.failures.append(failure)
+    world.note_failure(failure)
     world.change(sub, status=Status.PAST_DUE, action=_action_for(category), dunning=dunning)
     world.log(
         Topic.BILLING_FAILED,

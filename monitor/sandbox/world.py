@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -24,6 +24,7 @@ from monitor.sandbox.entities import (
     Happening,
     Merchant,
     Product,
+    Purchase,
     Subscription,
     Topic,
     Wallet,
@@ -54,7 +55,9 @@ class World:
         self.wallets: list[Wallet] = []
         self.subscriptions: list[Subscription] = []
         self.failures: list[Failure] = []
+        self.purchases: list[Purchase] = []
         self.happenings: deque[Happening] = deque(maxlen=HISTORY_KEPT)
+        self._failures: dict[int, list[Failure]] = {}
         self._bills: dict[int, list[Bill]] = {}
         self._bill_count = 0
         self._happening_count = 0
@@ -115,7 +118,16 @@ class World:
             self._bills[sub.n] = [self._earlier_bill(sub)] if sub.last_billing_at else []
         return self._bills[sub.n]
 
+    def failures_of(self, sub: Subscription | None) -> Sequence[Failure]:
+        """Failed bills, oldest first; looking through all of them for each question would be slow with thousands."""
+        return self._failures.get(sub.n, ()) if sub is not None else ()
+
     # Changing; acts and billing go through these
+
+    def note_failure(self, failure: Failure) -> None:
+        """A bill has failed."""
+        self.failures.append(failure)
+        self._failures.setdefault(failure.subscription.n, []).append(failure)
 
     def change(self, sub: Subscription, **fields: object) -> None:
         """Set fields, move `updated_at`, log a changed status and a changed action, each on its own."""
