@@ -66,6 +66,12 @@ class Meter:
         self._seconds = Histogram(
             "monitor_api_request_seconds", "Duration of API requests.", ("account", "endpoint"), registry=registry
         )
+        self._hooks = Counter(
+            "monitor_hooks", "Webhooks by what became of them.", ("account", "outcome"), registry=registry
+        )
+        self._reread = Counter(
+            "monitor_hook_reads", "Readings that facts asked for.", ("account", "outcome"), registry=registry
+        )
         self._waiting = Gauge("monitor_queue_mails", "Mails that may leave now.", _ACCOUNT, registry=registry)
         self._age = Gauge("monitor_queue_age_seconds", "How long the oldest of them may.", _ACCOUNT, registry=registry)
         self._held = Gauge("monitor_held_batches", "Batches that wait for a person.", _ACCOUNT, registry=registry)
@@ -99,6 +105,15 @@ class Meter:
         for (kind, outcome), number in by_kind.items():
             self._mails.labels(account, kind, outcome).inc(number)
         self._rescues.labels(account).inc(rescued)
+
+    def hook(self, account: str, outcome: str) -> None:
+        """A webhook was answered."""
+        self._hooks.labels(account, outcome).inc()
+
+    def reread(self, account: str, *, read: int, gone: int, failed: int) -> None:
+        """Subscriptions were read again, because something was told about them."""
+        for outcome, number in (("read", read), ("gone", gone), ("failed", failed)):
+            self._reread.labels(account, outcome).inc(number)
 
     def show(self, level: Level, now: datetime) -> None:
         """Set the gauges of one account."""

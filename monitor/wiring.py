@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum, auto
 from pathlib import Path
@@ -27,15 +27,21 @@ from monitor.mail.mailer import TemplateMailer
 from monitor.mail.smtp import SmtpTransport
 from monitor.metrics import Meter
 from monitor.providers.base import Provider
+from monitor.providers.billing_platform_hooks import BillingPlatformHooks
+from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
+from monitor.providers.qbitflow_hooks import QBitFlowHooks
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.schedule.crew import Charge, Crew
+from monitor.schedule.readers import HookReaders
 from monitor.store.engine import Database
 from monitor.store.flock import FileLocks
 from monitor.store.revision import require_current, upgrade
 from monitor.usecases.alerts import Alerts
 from monitor.usecases.context import Account, Tools, no_failpoint, no_progress
+from monitor.usecases.inbox import Addressee, Inbox
 from monitor.usecases.watch import Watched
+from monitor.web.hooks import Door, Hooks
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -110,7 +116,38 @@ class Wiring:
         urls = [url.get_secret_value() for url in self.settings.alerts.urls]
         state_dir = self.settings.state_dir
         alerts = Alerts(AppriseAlarm(urls) if urls else NoAlarm(), state_dir)
-        return Crew(self.tools, charges, self.mailer, state_dir=state_dir, meter=self.meter, alerts=alerts)
+        accounts = [charge.account for charge in charges]
+        return Crew(
+            self.tools,
+            charges,
+            self.mailer,
+            state_dir=state_dir,
+            meter=self.meter,
+            alerts=alerts,
+            readers=self._readers(accounts),
+        )
+
+    def readers(self) -> HookReaders:
+        """Who reads again what webhooks tell, for the accounts that have any. Raises `ConfigError`."""
+        return self._readers([self.account(name) for name in self.hooked_names()])
+
+    def _readers(self, accounts: Sequence[Account]) -> HookReaders:
+        by_name = {account.name: account for account in accounts}
+        return HookReaders(self.tools, by_name, self.meter, pause=self._sleep)
+
+    def hooked_names(self) -> tuple[str, ...]:
+        """The accounts that take webhooks: those with a secret to verify them."""
+        return tuple(name for name, one in self.settings.accounts.items() if one.webhook_secret)
+
+    def hooks(self, on_taken: Callable[[str], None]) -> Hooks:
+        """The way in for webhooks; `on_taken` hears of each account that got one."""
+        accounts = [self.settings.account(name) for name in self.hooked_names()]
+        clock = self.tools.clock
+        doors = {
+            one.name: Door(Addressee(one.name, one.provider, one.mode), hook_dialect(one), Mode(one.mode))
+            for one in accounts
+        }
+        return Hooks(doors, Inbox(self.db, clock), clock, self.meter, on_taken)
 
 
 @asynccontextmanager
@@ -230,6 +267,7 @@ def build_account(
         notify_first=chosen.first_run == "notify",
         mail_test_rows=chosen.mail_test_rows,
         guard=_limits(settings.guard_for(chosen)),
+        hooked=bool(chosen.webhook_secret),
     )
 
 
@@ -247,6 +285,12 @@ def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: O
         on_behalf_of=chosen.on_behalf_of,
         on_request=on_request,
     )
+
+
+def hook_dialect(chosen: AccountSettings) -> HookDialect:
+    """How this account's webhooks are signed and written."""
+    secrets = [secret.get_secret_value() for secret in chosen.webhook_secret]
+    return QBitFlowHooks(secrets) if chosen.provider != "billing-platform" else BillingPlatformHooks(secrets)
 
 
 def build_brand(chosen: AccountSettings) -> Brand:

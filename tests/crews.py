@@ -10,8 +10,9 @@ from monitor.mail.smtp import SmtpTransport
 from monitor.metrics import Meter
 from monitor.schedule.crew import Charge, Crew
 from monitor.schedule.daemon import jobs
+from monitor.schedule.readers import HookReaders
 from monitor.usecases.alerts import Alerts
-from tests.harness import Stage
+from tests.harness import Stage, instantly
 
 
 class Bell:
@@ -43,6 +44,7 @@ def crew_of(
         state_dir=Path(stage.state_dir),
         meter=meter or Meter(),
         alerts=Alerts(bell or Bell(), Path(stage.state_dir)),
+        readers=HookReaders(stage.tools, {stage.account.name: stage.account}, meter or Meter(), pause=instantly),
     )
 
 
@@ -53,6 +55,7 @@ async def drive(stage: Stage, crew: Crew, until: datetime, *, every: timedelta =
         [charge.watched for charge in crew.charges.values()],
         runs=crew.see_to_runs,
         mails=crew.see_to_mails,
+        hooks=crew.readers.see_to_all,
         watch=crew.watch,
         tidy=crew.tidy,
         now=world.now,

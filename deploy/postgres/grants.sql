@@ -40,6 +40,6 @@ GRANT SELECT (
     in_data_at, sent_at, date_hdr, template_hash
 ) ON notifications TO monitor_reader;
 GRANT SELECT (id, notification_id, copy, token, phase, code, enhanced, outcome, at) ON attempts TO monitor_reader;
-GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, received_at, done_at, tries) ON facts TO monitor_reader;
+GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, source, received_at, done_at, ask_at, tries) ON facts TO monitor_reader;
 GRANT SELECT (id, account_id, ext_id, raw_hash, reason, first_at, last_at) ON quarantine TO monitor_reader;
 COMMIT;

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli import console
-from monitor.cli.checks import merchant, place
+from monitor.cli.checks import merchant, place, webhooks
 from monitor.cli.checks.finding import Finding, Mark, fail, ok
 from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOption
 from monitor.cli.exits import Exit
@@ -39,7 +39,7 @@ def check(
     """Go through the list before customers are mailed.
 
     Settings, secrets, folders, every mail in every language, alerts, database; of each account its key, mode, mail
-    server and schedule. Sends no mail and changes no state. Exit code 2 with the exact setting to mend.
+    server, schedule and webhooks. Sends no mail and changes no state. Exit code 2 with the exact setting to mend.
     """
 
     async def body(stop: Stop) -> int:
@@ -103,3 +103,4 @@ async def _of_account(settings: Settings, name: str, known: place.Known, stop: S
         yield finding
     for finding in merchant.schedule(settings, name, known, SystemClock().now()):
         yield finding
+    yield await webhooks.endpoint(settings, name, known.rows.get(name))

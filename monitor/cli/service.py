@@ -10,9 +10,11 @@ from monitor.cli import console
 from monitor.cli.console import ConfigOption, Format, FormatOption
 from monitor.cli.shifts import Shifts
 from monitor.cli.stop import Stop
+from monitor.clock import SystemClock
 from monitor.config.values import bind_address
 from monitor.domain.words import moment
 from monitor.errors import ConfigError
+from monitor.schedule.daemon import STOP_WITHIN_S, Daemon, Job, each_minute
 from monitor.usecases.pausing import pause as pause_account
 from monitor.usecases.pausing import resume as resume_account
 from monitor.web.app import build_app, served
@@ -21,7 +23,7 @@ from monitor.wiring import Schema
 
 ServeOption = Annotated[
     str | None,
-    typer.Option("--serve", metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics there as well."),
+    typer.Option("--serve", metavar="HOST:PORT", help="Serve /healthz, /readyz, /metrics and webhooks there."),
 ]
 AccountArgument = Annotated[str, typer.Argument(help="The account's name, as in the settings.")]
 
@@ -55,15 +57,24 @@ def serve(
         str | None, typer.Option("--bind", metavar="HOST:PORT", help="Where to listen; else web.bind of the settings.")
     ] = None,
 ) -> None:
-    """Serve /healthz, /readyz and /metrics, and nothing else: for those who run by cron or systemd timer."""
+    """Serve /healthz, /readyz, /metrics and the webhooks: for those who run by cron or systemd timer.
+
+    What a webhook tells is read again at once, and joins a batch that `monitor deliver` opens and sends.
+    """
 
     async def body(stop: Stop) -> None:
         _checked_bind(bind, "--bind")
         async with console.opened(config, schema=Schema.ANY, stop=stop) as wiring:
-            site = Site(wiring.db, wiring.watched(), wiring.tools.clock, wiring.meter)
-            async with served(build_app(site), bind or wiring.settings.web.bind) as address:
-                console.warn(f"serving {address}/healthz, /readyz and /metrics")
-                await stop.asked.wait()
+            readers, web = wiring.readers(), wiring.settings.web
+            hooks = wiring.hooks(readers.call)
+            site = Site(wiring.db, wiring.watched(), wiring.tools.clock, wiring.meter, hooks)
+            names = "".join(f", /hooks/{name}" for name in wiring.hooked_names())
+            job = Job("hooks", each_minute(SystemClock().now()), readers.see_to_all, at_start=True)
+            async with served(build_app(site), bind or web.bind, proxies=web.proxies) as address:
+                console.warn(f"serving {address}/healthz, /readyz, /metrics{names}")
+                async with Daemon([job] if names else [], SystemClock().now()):
+                    await stop.asked.wait()
+            await readers.close(STOP_WITHIN_S)
 
     console.operate(body)
 

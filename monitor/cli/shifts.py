@@ -58,7 +58,7 @@ class Shifts:
             yield
             return
         self._site = shift.site(self._meter)
-        async with served(build_app(self._site), serve_at) as address:
+        async with served(build_app(self._site), serve_at, proxies=shift.proxies) as address:
             structlog.get_logger().info("serving", at=address)
             yield
 
@@ -67,10 +67,13 @@ class Shifts:
         async with shift.at_work():
             following = await self._following(shift)
         if following is not shift:
-            await shift.end()
+            before = None if self._site is None else self._site.hooks
             if self._site is not None:
                 site = following.site(self._meter)
-                self._site.db, self._site.watched = site.db, site.watched
+                self._site.db, self._site.watched, self._site.hooks = site.db, site.watched, site.hooks
+            if before is not None:
+                await before.inbox.aclose()
+            await shift.end()
             structlog.get_logger().info("settings_reloaded")
         return following
 
@@ -124,7 +127,14 @@ class _Shift:
 
     def site(self, meter: Meter) -> Site:
         """What the pages speak of during this shift."""
-        return Site(self._wiring.db, self._wiring.watched(), self._wiring.tools.clock, meter)
+        wiring = self._wiring
+        hooks = wiring.hooks(self._crew.readers.call)
+        return Site(wiring.db, wiring.watched(), wiring.tools.clock, meter, hooks)
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Who may say for whom a request came."""
+        return self._wiring.settings.web.proxies
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -134,6 +144,7 @@ class _Shift:
             self._wiring.watched(),
             runs=crew.see_to_runs,
             mails=crew.see_to_mails,
+            hooks=crew.readers.see_to_all,
             watch=crew.watch,
             tidy=crew.tidy,
             now=now,

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from monitor.config.values import BindAddress, Fraction, WebAddress, is_loopback, wrong
+from monitor.config.values import BindAddress, Fraction, Network, WebAddress, is_loopback, wrong
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -103,6 +103,10 @@ class WebSettings(Table):
     """Where `monitor serve` listens: this machine alone, unless somebody writes otherwise."""
 
     bind: BindAddress = "127.0.0.1:8080"
+    public_url: WebAddress | None = None
+    """Where the pages are reached from outside, for `check`; None: nobody knows."""
+    proxies: tuple[Network, ...] = ("127.0.0.1", "::1")
+    """What stands before the pages, and tells by X-Forwarded-For whom it stands before."""
 
 
 class BrandSettings(Table):

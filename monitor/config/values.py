@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from email.utils import formataddr, parseaddr
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -92,6 +92,14 @@ def _bind(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text)) if "/" in text else str(ip_address(text))
+    except ValueError as error:
+        raise ValueError('is no address or network; write it like "10.0.0.5" or "10.0.0.0/24"') from error
+
+
+Network = Annotated[str, AfterValidator(_network)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 BindAddress = Annotated[str, AfterValidator(_bind)]

@@ -321,6 +321,16 @@ class LogPage:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointSeen:
+    """A webhook endpoint as the vendor keeps it (contract v2, section 5)."""
+
+    url: str
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    failing_since_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What facts (event log, webhooks, failures list) told about one subscription, newest of each."""
 

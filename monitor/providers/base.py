@@ -17,6 +17,7 @@ from monitor.domain.model import (
     BadRow,
     CurrencySeen,
     CustomerSeen,
+    EndpointSeen,
     FailureSeen,
     Identity,
     LogPage,
@@ -139,4 +140,13 @@ class KnownReader(Protocol):
 
     async def customers(self, cursor: str | None) -> CustomerPage:
         """One page of all customers."""
+        ...
+
+
+@runtime_checkable
+class TellsEndpoints(Protocol):
+    """A provider whose API tells how its webhook endpoints do."""
+
+    async def endpoints(self) -> tuple[EndpointSeen, ...]:
+        """The webhook endpoints of this key's space and mode. A member's key may be refused (403)."""
         ...

@@ -13,6 +13,7 @@ from monitor.domain.model import (
     BadRow,
     CurrencySeen,
     CustomerSeen,
+    EndpointSeen,
     Fact,
     FailureSeen,
     Identity,
@@ -30,7 +31,8 @@ from monitor.errors import (
 )
 from monitor.providers.base import Capability
 from monitor.providers.http import ApiClient, OnRequest
-from monitor.providers.qbitflow_v2_events import event_row, failure_row
+from monitor.providers.qbitflow_payments import PaymentReader
+from monitor.providers.qbitflow_v2_events import endpoint_seen, event_row, failure_row
 from monitor.providers.qbitflow_v2_wire import (
     NAME,
     currency_seen,
@@ -180,6 +182,10 @@ class QBitFlowV2(Reader):
         return LogPage(facts=tuple(facts), ids=tuple(ids), next_cursor=next_cursor, bad=tuple(bad))
 
     async def products(self) -> tuple[ProductSeen, ...]:
+    async def endpoints(self) -> tuple[EndpointSeen, ...]:
+        """See `TellsEndpoints`."""
+        return await self.listed("endpoints", "/webhooks/endpoints", {}, endpoint_seen)
+
         """See `Provider`."""
         return await self.listed("products", "/product", {"includeHidden": "true"}, product_seen)
 

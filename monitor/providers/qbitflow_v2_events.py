@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from monitor.domain.model import BadRow, Cause, Fact, FailureSeen
+from monitor.domain.model import BadRow, Cause, EndpointSeen, Fact, FailureSeen
 from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID
 from monitor.providers.wire import (
     UNREADABLE,
@@ -86,7 +86,15 @@ class _FailureWire(_Wire):
     created_at: datetime | None = None
 
 
+class _EndpointWire(_Wire):
+    url: str | None = None
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    failing_since: datetime | None = None
+
+
 _EVENT = msgspec.json.Decoder(_EventWire)
+_ENDPOINT = msgspec.json.Decoder(_EndpointWire)
 _DATA = msgspec.json.Decoder(_DataWire)
 _FAILURE = msgspec.json.Decoder(_FailureWire)
 _TEXT = msgspec.json.Decoder(str | None)
@@ -94,7 +102,7 @@ _TEXT = msgspec.json.Decoder(str | None)
 _BILLED = "subscription.billed"
 _FAILED = "subscription.billingFailed"
 _UPCOMING = "subscription.upcomingBill"
-_TOLD_KINDS = {
+TOLD_KINDS = {
     "subscription.created",
     "subscription.statusChanged",
     "subscription.actionRequiredChanged",
@@ -124,7 +132,7 @@ def event_row(raw: bytes) -> tuple[str, Fact | None] | BadRow:
 def _event(wire: _EventWire) -> tuple[str, Fact | None]:
     if not wire.id:
         raise RowError("event without an id")
-    told = wire.version == "v2" and wire.type in _TOLD_KINDS
+    told = wire.version == "v2" and wire.type in TOLD_KINDS
     return wire.id, _fact(wire.id, wire) if told else None
 
 
@@ -139,7 +147,7 @@ def _fact(event_id: str, wire: _EventWire) -> Fact:
         kind=kind,
         subscription_ext_id=_subscription_id(data.subscription_uuid if billed else data.uuid),
         at=at,
-        manage_link=_link(data.management_page_link),
+        manage_link=manage_link(data.management_page_link),
         cause=cause_of(data.reason) if failed else None,
         bill_ext_id=(data.uuid if billed else data.bill_uuid if failed else None) or None,
         bill_tx=data.tx_hash or None if billed else None,
@@ -174,7 +182,7 @@ def _subscription_id(ext_id: str | None) -> str:
     return ext_id or ""
 
 
-def _link(link: str | None) -> str | None:
+def manage_link(link: str | None) -> str | None:
     """The management link as sent; which hosts a mail may link to is decided where mails are made."""
     if link and len(link) > MAX_LINK_CHARACTERS:
         raise RowError(f"management link of more than {MAX_LINK_CHARACTERS} characters")
@@ -206,4 +214,15 @@ def _failure(wire: _FailureWire) -> FailureSeen:
         attempted_usd=usd_number(bytes(wire.attempted_usd), "attemptedUsd"),
         attempted_units=units(wire.attempted_min_units, "attemptedMinUnits"),
         currency_ext_id=str(currency) if currency else None,
+    )
+
+
+def endpoint_seen(raw: bytes) -> EndpointSeen:
+    """One webhook endpoint. Raises what `wire.UNREADABLE` names, and `RowError`."""
+    wire = _ENDPOINT.decode(raw)
+    return EndpointSeen(
+        url=wire.url or "",
+        disabled_at=instant(wire.disabled_at),
+        disabled_reason=wire.disabled_reason or None,
+        failing_since_at=instant(wire.failing_since),
     )

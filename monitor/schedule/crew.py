@@ -21,6 +21,7 @@ from monitor.errors import ConfigError, MonitorError, ProviderAuthError
 from monitor.heartbeat import Heartbeat
 from monitor.mail.transport import Transport
 from monitor.metrics import Meter
+from monitor.schedule.readers import HookReaders
 from monitor.schedule.turns import Turns
 from monitor.store.accounts import find_account
 from monitor.store.watching import RunsSeen, most_pressing, runs_seen
@@ -74,9 +75,18 @@ class Crew:
     """The duties over a set of accounts, for as long as the settings stay as they are."""
 
     def __init__(
-        self, tools: Tools, charges: Sequence[Charge], mailer: Mailer, *, state_dir: Path, meter: Meter, alerts: Alerts
+        self,
+        tools: Tools,
+        charges: Sequence[Charge],
+        mailer: Mailer,
+        *,
+        state_dir: Path,
+        meter: Meter,
+        alerts: Alerts,
+        readers: HookReaders,
     ) -> None:
         """Nothing happens yet."""
+        self.readers = readers
         self.charges = {charge.account.name: charge for charge in charges}
         self._tools = tools
         self._mailer = mailer
@@ -116,11 +126,13 @@ class Crew:
     async def idle(self) -> None:
         """Wait until nothing is being done."""
         await self._runs.idle()
+        await self.readers.idle()
         await self._mails.idle()
 
     async def close(self, seconds: float) -> bool:
         """End cleanly within `seconds`; True when nothing had to be cut off: that goes on at the next start."""
-        clean = await asyncio.gather(self._runs.close(seconds), self._mails.close(seconds))
+        ends = (self._runs.close(seconds), self._mails.close(seconds), self.readers.close(seconds))
+        clean = await asyncio.gather(*ends)
         await asyncio.gather(*(charge.heartbeat.aclose() for charge in self.charges.values()))
         return all(clean)
 

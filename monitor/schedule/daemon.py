@@ -5,6 +5,7 @@
 | run <name>  | the account's schedule, in its own zone | any lateness, once              |
 | catch up    | every minute, and at the start          | any lateness, once              |
 | mail        | every minute, and at the start          | any lateness, once              |
+| hooks       | every minute, and at the start          | any lateness, once; each webhook also calls by itself |
 | watch       | every 5 minutes, and at the start       | any lateness, once              |
 | tidy        | 03:17 UTC                               | any lateness, once; else at the next one |
 
@@ -50,6 +51,7 @@ def jobs(
     *,
     runs: Duty,
     mails: Duty,
+    hooks: Duty,
     watch: Duty,
     tidy: Duty,
     now: datetime,
@@ -61,6 +63,7 @@ def jobs(
         *(Job(f"run {one.name}", cron_trigger(one.schedule, one.zone), runs) for one in accounts),
         Job("catch up", _each(every, now), runs, at_start=True),
         Job("mail", _each(every, now), mails, at_start=True),
+        Job("hooks", _each(every, now), hooks, at_start=True),
         Job("watch", _each(watch_every, now), watch, at_start=True),
         Job("tidy", CronTrigger(hour=3, minute=17, timezone=UTC), tidy),
     )
@@ -91,6 +94,11 @@ async def _call(job: Job) -> None:
         await job.duty()
     except MonitorError as error:
         structlog.get_logger().error("job_failed", job=job.name, error=f"{type(error).__name__}: {error}")
+
+
+def each_minute(now: datetime) -> BaseTrigger:
+    """Every minute, counted from `now`."""
+    return _each(EVERY, now)
 
 
 def _each(every: timedelta, now: datetime) -> IntervalTrigger:

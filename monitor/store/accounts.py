@@ -29,6 +29,9 @@ class AccountRow:
     paused_at: datetime | None
     sender_paused_until: datetime | None
     sender_pause_reason: str | None
+    hook_at: datetime | None = None
+    hook_missed_at: datetime | None = None
+    hook_problem: str | None = None
 
 
 _COLUMNS = tuple(accounts.c[name] for name in AccountRow.__dataclass_fields__)

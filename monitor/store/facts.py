@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import BadRow, Fact
+from monitor.domain.model import BadRow, Fact, Source
 from monitor.store.inserting import insert_into
 from monitor.store.schema import facts, quarantine, subscriptions
 
@@ -19,23 +19,38 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Fact).decode
 
 
-async def insert_facts(conn: AsyncConnection, account_id: int, seen: Sequence[Fact], now: datetime) -> int:
-    """Store facts that are new; returns how many were. The vendor's id makes one fact one row."""
+async def insert_facts(
+    conn: AsyncConnection,
+    account_id: int,
+    seen: Sequence[Fact],
+    now: datetime,
+    *,
+    source: Source = Source.LOG,
+    ask: bool = True,
+) -> list[str]:
+    """Store facts that are new; returns their keys. The vendor's id makes one fact one row, whoever brings it first.
+
+    `ask`: the subscriptions they are about are to be read again. One about no subscription has nothing to wait for.
+    In the order of the keys: two workers that bring the same facts never wait for one another in a circle.
+    """
     rows = [
         {
             "account_id": account_id,
             "dedupe_key": fact.dedupe_key,
             "kind": fact.kind,
             "ext_sub_id": fact.subscription_ext_id,
+            "source": source,
             "body": _encode(asdict(fact)).decode(),
             "received_at": now,
+            "done_at": now if fact.subscription_ext_id is None else None,
+            "ask_at": now if ask and fact.subscription_ext_id is not None else None,
         }
-        for fact in seen
+        for fact in sorted(seen, key=lambda one: one.dedupe_key)
     ]
     if not rows:
-        return 0
+        return []
     statement = insert_into(conn, facts).on_conflict_do_nothing(index_elements=["account_id", "dedupe_key"])
-    return len((await conn.execute(statement.returning(facts.c.id), rows)).all())
+    return list((await conn.execute(statement.returning(facts.c.dedupe_key), rows)).scalars())
 
 
 async def open_facts(
@@ -95,7 +110,7 @@ async def put_in_quarantine(conn: AsyncConnection, account_id: int, rows: Sequen
                 "first_at": now,
                 "last_at": now,
             }
-            for digest, row in hashes.items()
+            for digest, row in sorted(hashes.items())  # two workers never wait for one another in a circle
         ],
     )
     return set(hashes) - old

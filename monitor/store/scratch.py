@@ -140,7 +140,9 @@ def _needed(account_id: int) -> Mapping[str, Select[Any]]:
             run_pages.c.run_id.in_(own_runs.where(runs.c.state == "running")),
         ),
         "events": select(events).where(events.c.account_id == account_id),
-        "facts": select(facts).where(facts.c.account_id == account_id, facts.c.done_at.is_(None)),
+        "facts": select(facts).where(
+            facts.c.account_id == account_id, facts.c.done_at.is_(None) | facts.c.ask_at.is_not(None)
+        ),
         "episodes": select(episodes).where(episodes.c.account_id == account_id),
         "batches": select(batches).where(batches.c.account_id == account_id),
         "notifications": select(notifications).where(notifications.c.account_id == account_id),

@@ -77,6 +77,14 @@ class Account:
     notify_first: bool = False
     mail_test_rows: bool = False
     guard: GuardLimits = DEFAULT_LIMITS
+    payments: bool = False
+    """Whether the provider's payments are pulled too."""
+    read_at_once: int = 8
+    """How many single reads are under way at once, where an API has no list."""
+    daily_requests: int | None = None
+    """None: as many as it takes."""
+    hooked: bool = False
+    """Webhooks are expected: there is a secret to verify them with."""
 
     def policy(self, row: AccountRow) -> Policy:
         """The choices that the domain needs, with how far the baseline is."""

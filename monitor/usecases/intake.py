@@ -5,7 +5,7 @@ A fact is a link, a cause, a bill; never a state. It only has its subscription j
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,8 @@ class LogWalk:
     pages: int = 0
     facts: int = 0
     problem: str | None = None
+    fresh: list[datetime] = field(default_factory=list)
+    """When that happened which nothing but the log has told; empty for a first walk, whose past tells nothing."""
 
 
 async def walk_log(tools: Tools, account: Account, row: AccountRow, now: datetime) -> LogWalk:
@@ -89,8 +91,12 @@ async def _store_page(tools: Tools, row: AccountRow, page: LogPage, walk: LogWal
         newer = set(page.ids[: page.ids.index(row.log_watermark or "")])
         fresh = tuple(fact for fact in page.facts if fact.dedupe_key in newer)
     async with tools.db.write() as conn:
-        walk.facts += await insert_facts(conn, row.id, fresh, now)
+        # before the first complete sweep nothing is asked apart: that sweep reads everything
+        keys = set(await insert_facts(conn, row.id, fresh, now, ask=row.baselined_at is not None))
         await put_in_quarantine(conn, row.id, page.bad, now)
+    walk.facts += len(keys)
+    if row.log_watermark is not None:
+        walk.fresh += [fact.at for fact in fresh if fact.dedupe_key in keys]
     return reached
 
 

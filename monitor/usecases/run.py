@@ -20,6 +20,7 @@ from monitor.domain.model import Identity, RunState, Window
 from monitor.errors import ConfigError, ProviderError
 from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow, change_account, ensure_account, lock_account
+from monitor.store.asks import answer_all, newest_fact
 from monitor.store.batches import run_batch
 from monitor.store.catalog import write_currencies, write_products
 from monitor.store.engine import db_now
@@ -38,8 +39,10 @@ from monitor.store.witness import check_witness, note_witness, seal_witness
 from monitor.usecases.absence import Absence, ask_missing
 from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.gate import Sight, Verdict, pass_gate
+from monitor.usecases.hook_watch import watch_hooks
 from monitor.usecases.intake import fold_open_facts, walk_log
 from monitor.usecases.pull import Pull, Sweep
+from monitor.usecases.reread import Joins, reread_all
 from monitor.usecases.tick import look_at_what_is_due
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -88,6 +91,7 @@ class Run:
         self._options = options
         self._lock = f"run:{account.name}"
         self._space: str | None = None
+        self._read_since: int | None = None
         self._read_since: int | None = None
 
     async def execute(self) -> RunReport:
@@ -227,16 +231,26 @@ class Run:
         log = await walk_log(tools, account, row, run.now_at)
         if log.problem is not None:
             problems.append(f"event log: {log.problem}")
+        silence = await watch_hooks(tools, account, row, log.fresh, run.bound_at)
+        if silence is not None:
+            problems.append(f"webhooks: {silence}")
         await fold_open_facts(tools, row, run.now_at)
         async with tools.db.write() as conn:
             await fence(conn, self._lock, run.token)
             batch_id = await run_batch(conn, row.id, run.id, run.now_at)
+            # what a resumed run read before it was killed may be older than a fact
+            self._read_since = None if resumed else await newest_fact(conn, row.id)
         sweep = await Pull(tools, account, row, run, lock=self._lock, batch_id=batch_id).walk()
         problems += [f"window {number + 1}: {reason}" for number, reason in sorted(sweep.broken.items())]
         ticked = await look_at_what_is_due(
             tools, account, row, run.now_at, batch_id=batch_id, run_id=run.id, lock=(self._lock, run.token)
         )
         sweep.outcome.add(ticked)
+        if not self._reads_all(sweep):
+            joins = Joins(batch_id, run.id, self._lock, run.token)
+            again = await reread_all(tools, account, row, run.now_at, joins=joins)
+            sweep.outcome.add(again.outcome)
+            problems += again.problems
         absence = Absence()
         if sweep.complete:
             absence = await ask_missing(tools, account, row, run, batch_id=batch_id, lock=self._lock)
@@ -261,6 +275,11 @@ class Run:
         report.plan_hash = verdict.plan_hash
         report.counts["mails"] = verdict.mails
         return report
+
+    def _reads_all(self, sweep: Sweep) -> bool:
+        """Whether this sweep answers whatever facts had asked before it began."""
+        lists = Capability.LIST in self._account.provider.capabilities
+        return lists and sweep.complete and self._read_since is not None
 
     async def _write_catalog(self, row: AccountRow) -> list[str]:
         """Products and tokens, which mails name. Without them a mail says less, so an error costs words only."""
@@ -309,6 +328,8 @@ class Run:
                 await change_account(conn, row.id, sweep_started_at=run.asked_at, **provider)
                 if locked.baselined_at is None:
                     await change_account(conn, row.id, baselined_at=run.bound_at)
+            if self._reads_all(sweep):
+                await answer_all(conn, row.id, self._read_since or 0)
             if witness is None and self._options.check_witness:
                 seal = await seal_witness(conn, tools.db)
                 if seal[1] == 1:

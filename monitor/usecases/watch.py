@@ -30,6 +30,7 @@ class Cause(StrEnum):
     MISSING_RUN = "missing_run"
     SENDER_PAUSED = "sender_paused"
     UNREACHABLE = "unreachable"
+    WEBHOOKS = "webhooks"
 
 
 UNREADY = frozenset({Cause.DATABASE, Cause.MISSING_RUN, Cause.SENDER_PAUSED})
@@ -71,6 +72,7 @@ async def look_after(
             found.append(Finding(one.name, Cause.MISSING_RUN, missing))
         if row is not None:
             found += _sender(row, now)
+            found += [Finding(one.name, Cause.WEBHOOKS, row.hook_problem)] if row.hook_problem else []
         if waiting is not None and waiting.held_batches:
             text = (
                 f"{count(waiting.held_batches, 'batch', 'batches')} of mails held: `monitor outbox batches` shows why"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -16,6 +16,7 @@ from monitor.config.values import bind_address
 from monitor.errors import ConfigError
 from monitor.web import health
 from monitor.web.health import Site
+from monitor.web.hooks import hook
 
 
 def build_app(site: Site) -> Starlette:
@@ -25,6 +26,7 @@ def build_app(site: Site) -> Starlette:
             Route("/healthz", health.healthz),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics),
+            Route("/hooks/{account}", hook, methods=["POST"]),
         ]
     )
     app.state.site = site
@@ -40,9 +42,10 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, bind: str) -> AsyncIterator[str]:
+async def served(app: ASGIApp, bind: str, *, proxies: Sequence[str] = ()) -> AsyncIterator[str]:
     """Serve while the block runs; yields `http://host:port`, with the port that was taken where `bind` says 0.
 
+    What one of the `proxies` says about who is behind it is believed.
     Raises `ConfigError` when the address cannot be listened on.
     """
     listener = _listen(bind)
@@ -54,6 +57,8 @@ async def served(app: ASGIApp, bind: str) -> AsyncIterator[str]:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=3,
     )
     server = _Server(config)
@@ -69,6 +74,6 @@ def _listen(bind: str) -> socket.socket:
     host, port = bind_address(bind)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=1024)  # a burst of webhooks
     except OSError as error:
         raise ConfigError(f"web.bind: cannot listen on {bind} ({error.strerror}); use another address") from None

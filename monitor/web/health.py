@@ -16,6 +16,7 @@ from monitor.log import Redaction
 from monitor.metrics import CONTENT_TYPE, Meter
 from monitor.store.engine import Database
 from monitor.usecases.watch import Cause, Finding, Watched, levels, readiness
+from monitor.web.hooks import Hooks
 
 ANSWER_WITHIN_S = 10.0
 
@@ -28,6 +29,8 @@ class Site:
     watched: Sequence[Watched]
     clock: Clock
     meter: Meter
+    hooks: Hooks | None = None
+    """None: webhooks are not taken here."""
 
 
 async def healthz(_request: Request) -> Response:

@@ -255,9 +255,9 @@ FULL_FACT = fact(
 
 async def test_a_fact_is_stored_once_and_comes_back_exact(store, account):
     async with store.write() as conn:
-        assert await insert_facts(conn, account, [], NOW) == 0
-        assert await insert_facts(conn, account, [FULL_FACT, fact("evt_2", sub=None)], NOW) == 2
-        assert await insert_facts(conn, account, [replace(FULL_FACT, cause=Cause.OTHER), fact("evt_3")], NOW) == 1
+        assert await insert_facts(conn, account, [], NOW) == []
+        assert await insert_facts(conn, account, [FULL_FACT, fact("evt_2", sub=None)], NOW) == ["evt_1", "evt_2"]
+        assert await insert_facts(conn, account, [replace(FULL_FACT, cause=Cause.OTHER), fact("evt_3")], NOW) == ["evt_3"]
         waiting = await open_facts(conn, account)
     assert [one for _, one in waiting] == [FULL_FACT, fact("evt_3")]
 
@@ -265,8 +265,8 @@ async def test_a_fact_is_stored_once_and_comes_back_exact(store, account):
 async def test_the_same_key_in_another_account_is_another_fact(store, account):
     async with store.write() as conn:
         other = await an_account(conn, "other")
-        assert await insert_facts(conn, account, [FULL_FACT], NOW) == 1
-        assert await insert_facts(conn, other, [FULL_FACT], NOW) == 1
+        assert await insert_facts(conn, account, [FULL_FACT], NOW) == ["evt_1"]
+        assert await insert_facts(conn, other, [FULL_FACT], NOW) == ["evt_1"]
 
 
 async def test_a_fact_waits_until_its_subscription_is_known_and_is_folded_once(store, account):

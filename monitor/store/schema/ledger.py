@@ -89,11 +89,14 @@ facts = Table(
     Column("dedupe_key", String(120), nullable=False),
     Column("kind", String(60), nullable=False),
     Column("ext_sub_id", String(100)),
+    Column("source", String(10), nullable=False),
     Column("body", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
-    Column("done_at", Instant),
+    Column("done_at", Instant),  # folded into its subscription
+    Column("ask_at", Instant),  # when its subscription is to be read again; a lease while somebody does
     Column("tries", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("account_id", "dedupe_key"),
+    Index("ix_facts_ask", "account_id", "ask_at", **where("ask_at IS NOT NULL")),
     Index("ix_facts_open", "account_id", "ext_sub_id", **where("done_at IS NULL")),
 )
 

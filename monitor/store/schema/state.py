@@ -40,6 +40,9 @@ accounts = Table(
     Column("baselined_at", Instant),
     Column("sweep_started_at", Instant),
     Column("log_watermark", String(100)),
+    Column("hook_at", Instant),  # the newest genuine webhook, to the minute
+    Column("hook_missed_at", Instant),  # the first thing since then that none brought
+    Column("hook_problem", Text),
     Column("payments_watermark", Instant),
     Column("requests_day", String(10)),
     Column("requests_used", Integer, nullable=False, server_default=text("0")),

@@ -69,13 +69,23 @@ def _tables() -> None:
         sa.Column("dedupe_key", sa.String(length=120), nullable=False),
         sa.Column("kind", sa.String(length=60), nullable=False),
         sa.Column("ext_sub_id", sa.String(length=100), nullable=True),
+        sa.Column("source", sa.String(length=10), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("received_at", Instant(), nullable=False),
         sa.Column("done_at", Instant(), nullable=True),
+        sa.Column("ask_at", Instant(), nullable=True),
         sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_facts_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_facts")),
         sa.UniqueConstraint("account_id", "dedupe_key", name=op.f("uq_facts_account_id_dedupe_key")),
+    )
+    op.create_index(
+        "ix_facts_ask",
+        "facts",
+        ["account_id", "ask_at"],
+        unique=False,
+        postgresql_where=sa.text("ask_at IS NOT NULL"),
+        sqlite_where=sa.text("ask_at IS NOT NULL"),
     )
     op.create_index(
         "ix_facts_open",
