@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 
 from monitor.cli.exits import Exit, code_of
+from monitor.cli.remedies import copyable, started_with
 from monitor.cli.stop import Stop
 from monitor.config import DEFAULT_FILES, Settings, load_settings
 from monitor.errors import ConfigError, MonitorError
@@ -88,13 +90,13 @@ def print_bytes(data: bytes) -> None:
 
 
 def say(text: str) -> None:
-    """A line of result on stdout, as it is."""
-    stdout().print(text, markup=False, soft_wrap=True)
+    """A line of result on stdout; a command in backticks is completed, so that it can be typed as it stands."""
+    stdout().print(copyable(text), markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A line on stderr, as it is."""
-    stderr().print(text, markup=False, soft_wrap=True)
+    """The same on stderr."""
+    stderr().print(copyable(text), markup=False, soft_wrap=True)
 
 
 def complain(error: BaseException | str) -> None:
@@ -102,12 +104,12 @@ def complain(error: BaseException | str) -> None:
     for line in str(error).splitlines() or [type(error).__name__]:
         console = stderr()
         console.print("[bold red]error:[/]", end=" ")
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(copyable(line), markup=False, soft_wrap=True)
 
 
 def config_option(config: Path | None) -> str:
     """` --config FILE`, to end a command that is told; nothing where the file is found by itself."""
-    return "" if config is None or config == DEFAULT_FILES[0] else f" --config {config}"
+    return "" if config is None or config == DEFAULT_FILES[0] else f" --config {shlex.quote(str(config))}"
 
 
 def at_instant(text: str) -> datetime:
@@ -123,6 +125,7 @@ def at_instant(text: str) -> datetime:
 
 def read_settings(config: Path | None) -> Settings:
     """The settings, and a log that knows which secrets to hide. Raises `ConfigError`."""
+    started_with(config_option(config))
     settings = load_settings(config, os.environ)
     configure_logging(level="warning", secrets=loaded_secrets(settings))
     return settings

@@ -15,6 +15,7 @@ from monitor.cli import console
 from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOption
 from monitor.cli.exits import Exit
 from monitor.cli.listings import LISTED
+from monitor.cli.remedies import complete
 from monitor.cli.stop import Stop
 from monitor.domain.model import Situation
 from monitor.domain.words import name_of
@@ -88,8 +89,8 @@ def review(
         if ruling.ids:
             every = sum(row["count"] for row in found["mails"])
             enough = f" --limit {every}" if every > LISTED else ""
-            console.say(f"One by one:  monitor outbox list --batch {batch}{enough}{console.config_option(config)}")
-        return _print(ruling, config)
+            console.say(f"One by one:  {complete(f'monitor outbox list --batch {batch}{enough}')}")
+        return _print(ruling)
 
     console.operate(body)
 
@@ -200,7 +201,7 @@ def adopt_command(
             console.print_json({"dry_run": dry_run, "accounts": [asdict(one) | {"silent": one.silent} for one in done]})
             return
         for one in done:
-            _print_adoption(one, config, dry_run=dry_run)
+            _print_adoption(one, dry_run=dry_run)
 
     console.operate(body)
 
@@ -214,7 +215,7 @@ async def _adopt(wiring: Wiring, name: str, by: str, situation: Situation | None
         )
 
 
-def _print_adoption(done: Adoption, config: Path | None, *, dry_run: bool) -> None:
+def _print_adoption(done: Adoption, *, dry_run: bool) -> None:
     if done.batch_id is None:
         console.say(f"{done.account}: nothing is muted.")
         return
@@ -227,8 +228,7 @@ def _print_adoption(done: Adoption, config: Path | None, *, dry_run: bool) -> No
     if dry_run or not done.mails:
         return
     console.say(f"They are held as batch {done.batch_id}. Nothing is sent before:")
-    named = console.config_option(config)
-    console.say(f"  monitor outbox approve {done.batch_id} --plan-hash {done.plan_hash}{named}")
+    console.say(f"  {complete(f'monitor outbox approve {done.batch_id} --plan-hash {done.plan_hash}')}")
 
 
 def operator(wiring: Wiring, by: str) -> Operator:
@@ -246,7 +246,7 @@ def _decide(
         if output_format is Format.JSON:
             console.print_json(ruling_json(ruling))
             return _code(ruling)
-        return _print(ruling, config)
+        return _print(ruling)
 
     console.operate(body)
 
@@ -287,7 +287,7 @@ def _about_address(
             console.print_json({"accounts": [ruling_json(one) for one in rulings]})
         else:
             for one in rulings:
-                _print(one, config)
+                _print(one)
         return max(_code(one) for one in rulings)
 
     console.operate(body)
@@ -295,14 +295,15 @@ def _about_address(
 
 def ruling_json(ruling: Ruling) -> dict[str, Any]:
     """Stable keys of a decision."""
-    return {"ok": ruling.ok, **asdict(ruling)}
+    command = None if ruling.command is None else complete(ruling.command)
+    return {"ok": ruling.ok, **asdict(ruling), "command": command}
 
 
-def _print(ruling: Ruling, config: Path | None) -> int:
+def _print(ruling: Ruling) -> int:
     tell = console.say if ruling.ok else console.complain
     tell(f"{ruling.sentence[:1].upper()}{ruling.sentence[1:]}.")
     if ruling.command is not None:
-        (console.say if ruling.ok else console.warn)(f"  {ruling.command}{console.config_option(config)}")
+        (console.say if ruling.ok else console.warn)(f"  {complete(ruling.command)}")
     return _code(ruling)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from monitor.cli import console
+from monitor.cli.remedies import complete, copyable
 from monitor.domain.words import NOTHING, distance, moment, name_of
 from monitor.usecases.explain import Explanation, Line, Story
 from monitor.usecases.spells import Spell
@@ -35,9 +36,15 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
 
 def _story_json(story: Story) -> dict[str, Any]:
     values = asdict(story)
-    values["episodes"] = values.pop("spells")
+    values["episodes"] = [_spell_json(spell) for spell in values.pop("spells")]
+    values["next"] = copyable(values["next"])
     values["lines"] = values.pop("lines")
     return values
+
+
+def _spell_json(spell: dict[str, Any]) -> dict[str, Any]:
+    steps = [{**step, "command": step["command"] and complete(step["command"])} for step in spell["steps"]]
+    return {**spell, "steps": steps}
 
 
 def print_explanation(found: Explanation, now: datetime) -> None:
@@ -89,4 +96,4 @@ def _print_spell(spell: Spell, zone: ZoneInfo) -> None:
         if step.message_id:
             console.say(f"    Message-ID {step.message_id}")
         if step.command:
-            console.say(f"    {step.command}")
+            console.say(f"    {complete(step.command)}")

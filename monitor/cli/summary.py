@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from monitor.cli import console
 from monitor.cli.passes import Pass
+from monitor.cli.remedies import complete, copyable
 from monitor.cli.words import halt_words, kind_name, rule_words
 from monitor.domain.model import NotificationState, Situation
 from monitor.domain.words import count, mark_of, moment, name_of
@@ -46,16 +47,24 @@ def print_pass(done: Pass) -> None:
         for line in str(done.error).splitlines():
             console.complain(f"{done.account}: {line}" if not line.startswith("accounts.") else line)
         return
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", min_width=9)
-    facts.add_column(overflow="fold")
-    for label, text in _facts(done):
-        facts.add_row(f"  {label}", text)
-    out.print(facts)
+    _print_facts(out, dict(_facts(done)))
     _print_mails(out, done)
     _print_held(out, done)
     for problem in _problems(done):
         console.warn(f"warning: {done.account}: {problem}")
+
+
+def _print_facts(out: Console, facts: Mapping[str, str]) -> None:
+    width = max(7, *map(len, facts)) + 2 if facts else 0
+    for label, text in facts.items():
+        if "`" in text:  # a folded command cannot be copied
+            out.print(Text.assemble((f"  {label}".ljust(width), "dim"), f"  {text}"), soft_wrap=True)
+            continue
+        line = Table.grid(padding=(0, 2))
+        line.add_column(style="dim", width=width)
+        line.add_column(overflow="fold")
+        line.add_row(f"  {label}", text)
+        out.print(line)
 
 
 def _facts(done: Pass) -> Iterable[tuple[str, str]]:
@@ -63,7 +72,7 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
     if report is not None and report.run_id is not None:
         yield "Pulled", pulled_words(report)
         if report.baseline:
-            yield "First run", first_run_words(report)
+            yield "First run", copyable(first_run_words(report))
         elif done.changes:
             yield "Changed", changed_words(done.changes)
         else:
@@ -71,9 +80,9 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
     if delivery is not None:
         yield "Mails", delivery_words(delivery)
         if delivery.waiting:
-            yield "Waiting", waiting_words(delivery, done.zone)
+            yield "Waiting", copyable(waiting_words(delivery, done.zone))
         if delivery.stopped_by is not None:
-            yield "Stopped", halt_words(delivery.stopped_by, done.account, done.zone)
+            yield "Stopped", copyable(halt_words(delivery.stopped_by, done.account, done.zone))
 
 
 def pulled_words(report: RunReport) -> str:
@@ -92,7 +101,7 @@ def first_run_words(report: RunReport) -> str:
     """What a baseline means."""
     if report.outcome == "partial":
         return "not complete yet: start it again; no mail is sent before one complete run"
-    return "recorded only, no mail; from now on what changes is mailed (monitor adopt mails what was open)"
+    return "recorded only, no mail; from now on what changes is mailed (`monitor adopt` mails what was open)"
 
 
 def changed_words(changes: Iterable[EventCount]) -> str:
@@ -174,7 +183,8 @@ def _print_held(out: Console, done: Pass) -> None:
     for one in done.waiting_for_people:
         wait = "waits" if one.mails == 1 else "wait"
         look = f"monitor outbox review {one.batch_id}" if one.whole else "monitor outbox list --state held"
-        said = f"  Batch {one.batch_id}: {count(one.mails, 'mail')} {wait} for a person. Look, then decide: {look}"
+        mails = count(one.mails, "mail")
+        said = f"  Batch {one.batch_id}: {mails} {wait} for a person. Look, then decide: {complete(look)}"
         out.print(said, markup=False, soft_wrap=True)
 
 

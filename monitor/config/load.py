@@ -109,7 +109,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file; `monitor init` writes one") from None
+        raise ConfigError(f"{file}: there is no such file; `monitor init {file}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{file}: cannot be read ({reason})") from None

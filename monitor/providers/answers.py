@@ -67,8 +67,8 @@ def failure(answer: Answer, *, account: str, endpoint: str) -> ProviderError:
     """Our error for an answer that is not 2xx, most specific first. Its message names the fix, never the key."""
     status, code = answer.status, error_code(answer)
     said = f"{status} {code}" if code else str(status)
-    where = f"{account}: {endpoint}: {said}, request id {answer.request_id}"
-    key, base_url = f"accounts.{account}.api_key_file", f"accounts.{account}.base_url"
+    where = f"{endpoint}: {said}, request id {answer.request_id}"
+    key, base_url = f"accounts.{account}.api_key", f"accounts.{account}.base_url"
     if status in _KEY_FAULTS:
         return ProviderAuthError(f"{where}: {_KEY_FAULTS[status]}: check {key}", status=status)
     error: ProviderError

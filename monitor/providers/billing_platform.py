@@ -85,7 +85,7 @@ class BillingPlatform:
     ) -> None:
         """Raise `ConfigError` for an address or a secret that could never work. Nothing is asked yet."""
         if not tenant_secret.strip():
-            raise ConfigError(f"accounts.{account}.api_key_file holds no secret: it is the tenant's own")
+            raise ConfigError(f"accounts.{account}.api_key holds no secret: it is the tenant's own")
         self.client = ApiClient(
             base_url,
             {},
@@ -234,7 +234,7 @@ class BillingPlatform:
     def _fault(self, reason: str, answer: Answer | None = None) -> ProviderUnavailableError:
         asked = "" if answer is None else f", request id {answer.request_id}"
         return ProviderUnavailableError(
-            f"{self._account}: the billing platform: the answer is not what the contract says ({reason}){asked}: "
+            f"the billing platform: the answer is not what the contract says ({reason}){asked}: "
             f"check accounts.{self._account}.base_url and accounts.{self._account}.billing"
         )
 
@@ -274,7 +274,7 @@ class BillingPlatform:
         await self.client.aclose()
 
     def _unsupported(self, what: str) -> UnsupportedError:
-        return UnsupportedError(f"{self._account}: {self.name} has no {what}")
+        return UnsupportedError(f"{self.name} has no {what}")
 
 
 def _key(row: PaymentSeen | BadRow) -> object:

@@ -163,7 +163,7 @@ class ApiClient:
             return httpx.URL(self._base_url + path, params=dict(params) if params else None)
         except httpx.InvalidURL as error:
             raise ProviderRefusedError(
-                f"{self.account}: {endpoint}: an id or a cursor that no address can carry", status=414
+                f"{endpoint}: an id or a cursor that no address can carry", status=414
             ) from error
 
     async def aclose(self) -> None:
@@ -184,7 +184,7 @@ class ApiClient:
             kind = type(error).__name__
             raise _AskAgainError(
                 ProviderUnavailableError(
-                    f"{self.account}: {endpoint}: no answer from {request.url.host} ({kind}), request id {request_id}: "
+                    f"{endpoint}: no answer from {request.url.host} ({kind}), request id {request_id}: "
                     f"check the network and accounts.{self.account}.base_url"
                 )
             ) from error
@@ -211,8 +211,7 @@ class ApiClient:
                 body += piece
                 if len(body) > MAX_BODY_BYTES:
                     raise ProviderUnavailableError(
-                        f"{self.account}: {request.endpoint}: an answer of more than {MAX_BODY_BYTES} bytes, "
-                        f"request id {request_id}"
+                        f"{request.endpoint}: an answer of more than {MAX_BODY_BYTES} bytes, request id {request_id}"
                     )
         echoed = response.headers.get("x-request-id", "")
         return Answer(
@@ -230,7 +229,7 @@ class ApiClient:
         wait = quiet if quiet > LONGEST_WAIT_SECONDS else throttle.reserve()
         if quiet > LONGEST_WAIT_SECONDS or (wait and self._passes_deadline(wait)):
             raise RateLimitedError(
-                f"{self.account}: {endpoint}: the API wants {wait:.0f} s more of quiet: run it later",
+                f"{endpoint}: the API wants {wait:.0f} s more of quiet: run it later",
                 retry_after=timedelta(seconds=wait),
             )
         if wait:

@@ -67,9 +67,7 @@ class QBitFlowV1(Reader):
     ) -> None:
         """Raise `ConfigError` for a key, member or address that could never work. Nothing is asked yet."""
         if not _KEY.fullmatch(api_key):
-            raise ConfigError(
-                f"accounts.{account}.api_key_file holds no QBitFlow key: it begins with sk_ and has no spaces"
-            )
+            raise ConfigError(f"accounts.{account}.api_key holds no QBitFlow key: it begins with sk_ and has no spaces")
         headers = {"X-API-Key": api_key}
         if on_behalf_of:
             if not _MEMBER.fullmatch(on_behalf_of):
@@ -139,7 +137,7 @@ class QBitFlowV1(Reader):
         row = await self.read(ext_id)
         if isinstance(row, BadRow):
             raise ProviderUnavailableError(
-                f"{self._account}: subscription: the answer is not what the contract says ({row.reason}): "
+                f"subscription: the answer is not what the contract says ({row.reason}): "
                 f"check accounts.{self._account}.base_url"
             )
         return row

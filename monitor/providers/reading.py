@@ -74,7 +74,7 @@ class Reader:
     def fault(self, endpoint: str, answer: Answer, reason: str) -> ProviderUnavailableError:
         """The error of an answer with status 200 that is not what the contract says."""
         return ProviderUnavailableError(
-            f"{self._account}: {endpoint}: the answer is not what the contract says ({reason}), "
+            f"{endpoint}: the answer is not what the contract says ({reason}), "
             f"request id {answer.request_id}: check accounts.{self._account}.base_url"
         )
 

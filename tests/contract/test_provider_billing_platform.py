@@ -95,14 +95,14 @@ class TestBillingPlatform(ProviderContract):
 
 
 async def test_an_empty_secret_is_a_setting_to_mend():
-    with pytest.raises(ConfigError, match="api_key_file"):
+    with pytest.raises(ConfigError, match="accounts.acme.api_key"):
         async with platform(seeding.healthy(1), secret="  "):
             pass
 
 
 async def test_wrong_credentials_name_both_settings_and_no_secret():
     async with platform(seeding.healthy(1), secret="canary") as on:
-        with pytest.raises(ProviderAuthError, match=r"api_key_file and accounts\.acme\.billing\.tenant_id") as caught:
+        with pytest.raises(ProviderAuthError, match=r"\.api_key and accounts\.acme\.billing\.tenant_id") as caught:
             await on.provider.identify()
         assert "canary" not in str(caught.value)
         assert on.logins() == 1

@@ -15,7 +15,7 @@ import pytest
 
 from monitor.clock import SystemClock
 from monitor.domain.model import Action, BadRow, Cause, Mode, Page, Snapshot, Status, Window
-from monitor.domain.payments import PaymentSeen
+from monitor.domain.payments import PaymentKind, PaymentSeen
 from monitor.errors import (
     ProviderAuthError,
     ProviderRefusedError,
@@ -25,6 +25,7 @@ from monitor.errors import (
 from monitor.providers.base import Capability, PaymentSource, Provider
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.sandbox import acts, faults, seeding
+from monitor.sandbox.chain import Category
 from monitor.sandbox.entities import Merchant
 from monitor.sandbox.faults import Faults
 from monitor.sandbox.server import SandboxServer
@@ -109,7 +110,7 @@ class ProviderContract:
                 with pytest.raises(ProviderAuthError) as caught:
                     await ask()
                 assert (on.secret or on.world.ids.api_key) not in str(caught.value)
-                assert "api_key_file" in str(caught.value)
+                assert "accounts.acme.api_key" in str(caught.value)
 
     # The walk
 
@@ -328,6 +329,16 @@ class ProviderContract:
             assert Cause.APPROVAL_REVOKED in {fact.cause for fact in told}
             assert any(fact.manage_link and failing in fact.manage_link for fact in told)
 
+    async def test_payments_are_listed_once_each_and_one_reads_as_it_is_listed(self, stage: Stager):
+        async with stage(seeding.healthy(60)) as on:
+            on.need(Capability.PAYMENTS)
+            cause(on.world, {"payment_failed:insufficient_balance": 2})
+            on.world.advance(timedelta(days=31))
+            rows = await payments_of(on.provider)
+            for row in [row for row in rows if row.kind is not PaymentKind.ATTEMPT][:5]:
+                assert await on.provider.payment(row.ext_id) == row
+            assert await on.provider.payment("pay@01980000-0000-7000-8000-00000000ffff") is None
+
     # A bad day
 
     @pytest.mark.parametrize(
@@ -432,6 +443,51 @@ class ProviderContract:
 class TestQBitFlowV2(ProviderContract):
     """API v2 against the sandbox's server, over real HTTP."""
 
+    async def test_payments_bills_and_failed_tries_are_those_of_the_world(self, stage: Stager):
+        async with stage(seeding.healthy(120)) as on:
+            world = on.world
+            (failing,) = cause(world, {"payment_failed:insufficient_balance": 1})["payment_failed:insufficient_balance"]
+            before = await payments_of(on.provider)
+            began = world.now
+            world.advance(timedelta(days=2))
+            customer, product = world.customers[0], world.products[0]
+            paid = acts.purchase(world, customer, product, reference="order-1")
+            failed = acts.purchase(world, None, product, fails=Category.REVERTED)
+            rows = {row.ext_id: row for row in await payments_of(on.provider)}
+            fresh = {row.ext_id for row in await payments_of(on.provider, began)}
+            bills = {world.ids.bill(bill.n): bill for sub in world.living() for bill in world.bills_of(sub)}
+            assert {row.ext_id for row in rows.values() if row.kind is PaymentKind.BILL} == set(bills)
+            for ext_id, bill in bills.items():
+                row = rows[ext_id]
+                assert (row.amount_usd, row.amount_units) == (bill.price_usd, bill.amount)
+                assert row.tx_hash and row.explorer_url and row.tx_hash in row.explorer_url
+                assert row.created_at == bill.at
+            tries = [row for row in rows.values() if row.kind is PaymentKind.ATTEMPT]
+            assert {row.subscription_ext_id for row in tries} == {failing, None}
+            bought = rows[world.ids.payment(paid.n)]
+            assert (bought.kind, bought.reference) == (PaymentKind.ONE_OFF, "order-1")
+            assert bought.customer_ext_id == world.ids.customer(customer.n)
+            (missed,) = [row for row in tries if row.subscription_ext_id is None]
+            assert (missed.of_ext_id, missed.reason) == (world.ids.payment(failed.n), "reverted")
+            assert fresh == set(rows) - {row.ext_id for row in before}
+            assert await on.provider.payment(bought.ext_id) == bought
+
+    async def test_payment_lists_that_go_round_in_a_circle_end(self, stage: Stager):
+        async with stage(seeding.healthy(120)) as on:
+            on.faults.add(faults.repeat_cursor, route="payments", page=2)
+            with pytest.raises(ProviderUnavailableError, match="circle"):
+                await payments_of(on.provider)
+            assert on.faults.requests["payments"] == 2
+
+    async def test_another_payment_than_the_one_asked_for_is_a_fault(self, stage: Stager):
+        async with stage(seeding.healthy(2)) as on:
+            one, two, *_ = await payments_of(on.provider)
+            for body in (json.dumps({"uuid": two.ext_id}).encode(), b'{"uuid":5}'):
+                on.faults.add(faults.raw(body), route="payment", times=1)
+                with pytest.raises(ProviderUnavailableError):
+                    await on.provider.payment(one.ext_id)
+                on.faults.clear()
+
     @pytest.fixture
     def stage(self) -> Stager:
         @asynccontextmanager
@@ -462,7 +518,7 @@ class TestQBitFlowV2(ProviderContract):
         from monitor.errors import ConfigError
 
         for key in ("", "pk_1", "sk_", "sk_a b", "sk_a\n"):
-            with pytest.raises(ConfigError, match="api_key_file"):
+            with pytest.raises(ConfigError, match="accounts.acme.api_key"):
                 QBitFlowV2(
                     base_url="https://api.example/v2",
                     api_key=key,

@@ -298,7 +298,7 @@ class TestQBitFlowV1(ProviderContract):
 
     @pytest.mark.parametrize("options", [{"on_behalf_of": "0"}, {"on_behalf_of": "x"}, {"api_key": "pk_1"}])
     async def test_what_could_never_work_is_a_setting_to_mend(self, options):
-        with pytest.raises(ConfigError, match="api_key_file|on_behalf_of"):
+        with pytest.raises(ConfigError, match="accounts.acme.api_key|on_behalf_of"):
             QBitFlowV1(
                 **{
                     "base_url": "https://api.example/v1",

@@ -605,7 +605,10 @@ def test_a_schedule_that_never_fires_is_refused(write):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    assert complaint(tmp_path / "no.toml") == f"{tmp_path}/no.toml: there is no such file; `monitor init` writes one"
+    assert (
+        complaint(tmp_path / "no.toml")
+        == f"{tmp_path}/no.toml: there is no such file; `monitor init {tmp_path}/no.toml` writes one"
+    )
 
 
 def test_an_unreadable_file_is_named(tmp_path):

@@ -10,17 +10,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from monitor.cli import decisions
+from monitor.cli import console, decisions
 from monitor.cli.console import config_option
 from monitor.cli.demo.stage import Played, _clear
 from monitor.cli.demo.telling import _program, tell_end
 from monitor.cli.passes import Pass
+from monitor.cli.remedies import started_with
+from monitor.cli.summary import print_pass
+from monitor.domain.halt import Halt, HaltRule
 from monitor.errors import ConfigError
+from monitor.store.summaries import HeldMails
 from monitor.usecases.adopt import Adoption
+from monitor.usecases.dispatch import Delivery
 from monitor.usecases.operate import Ruling
 
 
-@pytest.mark.parametrize(("config", "option"), [(None, ""), ("monitor.toml", ""), ("a/b.toml", " --config a/b.toml")])
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [(None, ""), ("monitor.toml", ""), ("a/b.toml", " --config a/b.toml"), ("a b.toml", " --config 'a b.toml'")],
+)
 def test_a_settings_file_is_named_unless_it_is_found_by_itself(config, option):
     assert config_option(config and Path(config)) == option
 
@@ -47,18 +55,47 @@ def test_a_demo_cannot_be_kept_in_a_file(tmp_path):
     assert file.read_text() == "years of work"
 
 
-def test_the_next_command_after_a_decision_names_the_settings_file(capsys):
+@pytest.fixture
+def elsewhere():
+    """A command that was started with `--config`."""
+    started_with(" --config 'my shop/monitor.toml'")
+    yield " --config 'my shop/monitor.toml'"
+    started_with("")
+
+
+def test_the_next_command_after_a_decision_names_the_settings_file(capsys, elsewhere):
     reviewed = Ruling("reviewed", "batch 7: 2 mails would go", command="monitor outbox approve 7")
-    decisions._print(reviewed, Path("demo/monitor.toml"))
-    assert capsys.readouterr().out.splitlines()[-1] == "  monitor outbox approve 7 --config demo/monitor.toml"
+    decisions._print(reviewed)
+    assert capsys.readouterr().out.splitlines()[-1] == f"  monitor outbox approve 7{elsewhere}"
+    assert decisions.ruling_json(reviewed)["command"] == f"monitor outbox approve 7{elsewhere}"
 
 
-def test_the_plan_of_an_adoption_is_approved_under_the_same_settings(capsys):
+def test_the_plan_of_an_adoption_is_approved_under_the_same_settings(capsys, elsewhere):
     adoption = Adoption("acme", batch_id=3, plan_hash="5d1c", episodes=1, mails=1)
-    decisions._print_adoption(adoption, Path("demo/monitor.toml"), dry_run=False)
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "  monitor outbox approve 3 --plan-hash 5d1c --config demo/monitor.toml"
-    )
+    decisions._print_adoption(adoption, dry_run=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"  monitor outbox approve 3 --plan-hash 5d1c{elsewhere}"
+
+
+def test_every_command_in_a_sentence_is_completed_unless_it_takes_no_settings(capsys, elsewhere):
+    for tell in (console.say, console.warn, console.complain):
+        tell("run `monitor run`, then `monitor outbox batches`; `monitor init` writes a file, `mode` is a setting")
+    out, err = capsys.readouterr()
+    for line in (out, *err.replace("error: ", "").splitlines()):
+        assert line.strip() == (
+            f"run `monitor run{elsewhere}`, then `monitor outbox batches{elsewhere}`; `monitor init` writes a file, "
+            "`mode` is a setting"
+        )
+
+
+def test_what_a_pass_tells_to_do_next_is_whole_on_a_narrow_terminal(capsys, monkeypatch, elsewhere):
+    monkeypatch.setenv("COLUMNS", "50")
+    delivery = Delivery(waiting=2, stopped_by=Halt(HaltRule.PAUSED_BY_HAND))
+    held = [HeldMails(4, whole=True, mails=3)]
+    print_pass(Pass("acme", "UTC", delivery=delivery, waiting_for_people=held))
+    told = capsys.readouterr().out
+    assert f"`monitor deliver{elsewhere}`" in told
+    assert f"`monitor resume acme{elsewhere}`" in told
+    assert f"monitor outbox review 4{elsewhere}\n" in told
 
 
 def test_the_demos_commands_are_not_folded_on_a_narrow_terminal(monkeypatch):

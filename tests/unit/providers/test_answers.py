@@ -58,15 +58,15 @@ def test_each_answer_becomes_our_error_and_tells_status_code_and_request_id(stat
     assert type(error) is kind
     assert f"{status} {code}".strip() in str(error)
     assert "request id req-1" in str(error)
-    assert str(error).startswith("acme: me: ")
+    assert str(error).startswith("me: ")
 
 
 @pytest.mark.parametrize(
     ("status", "setting"),
-    [(401, "accounts.acme.api_key_file"), (403, "accounts.acme.api_key_file"), (302, "accounts.acme.base_url")],
+    [(401, "accounts.acme.api_key"), (403, "accounts.acme.api_key"), (302, "accounts.acme.base_url")],
 )
 def test_a_message_names_the_setting_to_mend(status, setting):
-    assert setting in str(failure(answer(status), account="acme", endpoint="me"))
+    assert str(failure(answer(status), account="acme", endpoint="me")).endswith(f": check {setting}")
 
 
 def test_a_refusal_keeps_status_and_code():
