@@ -14,6 +14,7 @@ from monitor.domain.model import (
     CurrencySeen,
     CustomerSeen,
     EndpointSeen,
+    EndpointSeen,
     Fact,
     FailureSeen,
     Identity,
@@ -180,6 +181,10 @@ class QBitFlowV2(Reader):
                 ids.append(event_id)
                 facts.extend([fact] if fact else ())
         return LogPage(facts=tuple(facts), ids=tuple(ids), next_cursor=next_cursor, bad=tuple(bad))
+
+    async def endpoints(self) -> tuple[EndpointSeen, ...]:
+        """See `TellsEndpoints`."""
+        return await self.listed("endpoints", "/webhooks/endpoints", {}, endpoint_seen)
 
     async def products(self) -> tuple[ProductSeen, ...]:
     async def endpoints(self) -> tuple[EndpointSeen, ...]:
