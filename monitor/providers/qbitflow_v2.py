@@ -14,7 +14,6 @@ from monitor.domain.model import (
     CurrencySeen,
     CustomerSeen,
     EndpointSeen,
-    EndpointSeen,
     Fact,
     FailureSeen,
     Identity,
@@ -32,7 +31,6 @@ from monitor.errors import (
 )
 from monitor.providers.base import Capability
 from monitor.providers.http import ApiClient, OnRequest
-from monitor.providers.qbitflow_payments import PaymentReader
 from monitor.providers.qbitflow_v2_events import endpoint_seen, event_row, failure_row
 from monitor.providers.qbitflow_v2_wire import (
     NAME,
@@ -187,10 +185,6 @@ class QBitFlowV2(Reader):
         return await self.listed("endpoints", "/webhooks/endpoints", {}, endpoint_seen)
 
     async def products(self) -> tuple[ProductSeen, ...]:
-    async def endpoints(self) -> tuple[EndpointSeen, ...]:
-        """See `TellsEndpoints`."""
-        return await self.listed("endpoints", "/webhooks/endpoints", {}, endpoint_seen)
-
         """See `Provider`."""
         return await self.listed("products", "/product", {"includeHidden": "true"}, product_seen)
 
