@@ -92,7 +92,6 @@ class Run:
         self._lock = f"run:{account.name}"
         self._space: str | None = None
         self._read_since: int | None = None
-        self._read_since: int | None = None
 
     async def execute(self) -> RunReport:
         """Run up to the gate.
