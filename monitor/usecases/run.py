@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from monitor.clock import Clock
 from monitor.domain.model import Identity, RunState, Window
 from monitor.errors import ConfigError, ProviderError
 from monitor.providers.base import Capability
@@ -40,12 +39,12 @@ from monitor.usecases.absence import Absence, ask_missing
 from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.gate import Sight, Verdict, pass_gate
 from monitor.usecases.hook_watch import watch_hooks
+from monitor.usecases.identity import CLOCK_TOLERANCE, check_identity
 from monitor.usecases.intake import fold_open_facts, walk_log
 from monitor.usecases.pull import Pull, Sweep
 from monitor.usecases.reread import Joins, reread_all
 from monitor.usecases.tick import look_at_what_is_due
 
-CLOCK_TOLERANCE = timedelta(minutes=5)
 ROWS_PER_WINDOW = 2_500
 MOST_WINDOWS = 4
 _EDGE = timedelta(seconds=1)  # both bounds are excluded by the API, so neighbouring windows overlap
@@ -359,31 +358,6 @@ class Run:
             "gone": absence.gone,
             **outcome,
         }
-
-
-def check_identity(clock: Clock, account: Account, row: AccountRow | None, identity: Identity) -> None:
-    """Refuse a key that is not this account's, and a clock that is wrong; `row` is None before first contact.
-
-    Raises `ConfigError` with the setting to fix.
-    """
-    where = f"accounts.{account.name}"
-    skew = clock.now() - identity.api_at
-    if abs(skew) > CLOCK_TOLERANCE:
-        raise ConfigError(
-            f"{where}: this machine's clock and the API's differ by {abs(skew).total_seconds():.0f} s "
-            f"(more than {CLOCK_TOLERANCE.total_seconds():.0f} s): set this machine's time, for example with NTP",
-        )
-    if identity.mode is not None and identity.mode is not account.mode:
-        raise ConfigError(
-            f"{where}.mode: the account says {account.mode.value}, the key is a {identity.mode.value} key: "
-            f'write mode = "{identity.mode.value}" or use the other key',
-        )
-    same_api = row is not None and row.provider == account.provider_name  # v1's numbers are no UUIDs of v2
-    if row is not None and same_api and row.space_uuid is not None and row.space_uuid != identity.space_uuid:
-        raise ConfigError(
-            f"{where}.api_key: this key belongs to another space than the one recorded in the database: "
-            "use the key of the same merchant, or another account name for the new one",
-        )
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -35,7 +35,7 @@ VALUES = {
     "key": LIVE,
     "more": "",
 }
-ROW = AccountRow(1, "acme", "qbitflow-v2", None, "live", None, None, None, None, None, None, None)
+ROW = AccountRow(**{**dict.fromkeys(AccountRow.__dataclass_fields__), "id": 1, "name": "acme", "mode": "live"})
 
 
 @pytest.fixture

@@ -335,6 +335,16 @@ async def test_a_key_of_the_other_mode_is_refused(play, key_mode, ours):
     assert await count_of(stage, subscriptions) == 0
 
 
+async def test_an_account_that_was_tried_in_test_mode_does_not_go_live_under_the_same_name(play):
+    stage = await play(healthy(5, start=START, merchant=Merchant(mode="test")))
+    await stage.run()
+    stage.world.merchant = replace(stage.world.merchant, mode="live")
+    stage.change(mode=Mode.LIVE)
+    stage.faults.me = {"test": False}
+    with pytest.raises(ConfigError, match=r"recorded in test mode: .* \[accounts.acme-live\]"):
+        await stage.run()
+
+
 async def test_a_key_of_another_merchant_is_refused(play):
     stage = await settled(5, play)
     stage.faults.me = {"uuid": "0198d002-0000-7000-8000-00000000ffff"}

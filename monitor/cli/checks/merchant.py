@@ -19,7 +19,7 @@ from monitor.domain.words import moment
 from monitor.errors import MailError, MonitorError
 from monitor.mail.transport import ConnectionFailedError, InsecureConnectionError, LoginRefusedError, ReplyError
 from monitor.store.accounts import AccountRow
-from monitor.usecases.run import check_identity
+from monitor.usecases.identity import check_identity
 from monitor.wiring import build_account, build_transport
 
 _SECURITY = {"none": "in clear, on this machine only", "starttls": "STARTTLS", "tls": "TLS"}
@@ -56,7 +56,7 @@ def mode(settings: Settings, name: str, known: Known) -> Iterator[Finding]:
         if one.mode == "test" and other in known.rows and known.rows[other].baselined_at is not None
     ]
     if account.mode == "test":
-        yield ok(what, 'test; write mode = "live" and name a live key when the mails read well')
+        yield ok(what, "test; when the mails read well, add an account of another name for the live key")
     elif row is not None and row.baselined_at is not None:
         yield ok(what, f"live; its customers are known since {moment(row.baselined_at, account.zone)}")
     elif tried:
