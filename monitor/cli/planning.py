@@ -18,7 +18,7 @@ from monitor.cli.console import Format
 from monitor.cli.exits import Exit, code_of, worst
 from monitor.cli.passes import delivery_json
 from monitor.cli.summary import pulled_words
-from monitor.cli.words import kind_name, rule_sentence, tail, variant_words
+from monitor.cli.words import kind_name, mail_reason, rule_sentence, tail
 from monitor.domain.words import count, masked, moment
 from monitor.errors import ConfigError, MonitorError
 from monitor.usecases.plan import Plan, PlanLine, dry_run
@@ -159,7 +159,7 @@ def line_words(line: PlanLine, zone: str) -> str:
     """Why this mail would go, wait or stay."""
     mail = line.mail
     told = "" if line.what == "send" else rule_sentence(mail.reason, mail.why, mail.next_try_at, mail.not_after, zone)
-    return told or variant_words(mail.variant) or kind_name(mail.kind)
+    return told or mail_reason(mail.kind, mail.variant)
 
 
 def _print_plan(one: AccountPlan) -> None:

@@ -19,7 +19,17 @@ _VARIANTS: Mapping[str, str] = {
     "trial_not_converted": "the trial was never confirmed",
     "merchant_closed": "the merchant closed the product",
     "inactive_on_chain": "it is not active on the chain any more",
+    "billed": "the bill was paid after our warning",
+    "approved": "enough was approved after our warning",
 }
+_ONE_REASON: Mapping[str, str] = {
+    "max_amount_reached": "the bill is above what they allow",
+    "trial_ending": "the trial ends soon, unconfirmed",
+    "trial_expired": "the trial is over, unconfirmed",
+    "paused": "a confirmation: they paused it",
+    "recovered": "the trouble is over that we wrote about",
+}
+"""Kinds of mail whose variant tells no reason."""
 
 _SHORT: Mapping[str, str] = {
     "already_told": "they were told when it was stopped",
@@ -63,9 +73,11 @@ def kind_name(kind: str) -> str:
     return name_of(kind).capitalize()
 
 
-def variant_words(variant: str) -> str:
-    """The cause or reason in words; nothing where a kind has but one text."""
-    return _VARIANTS.get(variant) or CAUSES.get(variant, "")
+def mail_reason(kind: str, variant: str) -> str:
+    """Why a mail of this kind goes, in words that do not repeat its name."""
+    if kind == "stopped" and variant == "customer":
+        return "a confirmation: they stopped it"
+    return _VARIANTS.get(variant) or _ONE_REASON.get(kind) or CAUSES.get(variant, CAUSES[UNKNOWN])
 
 
 def rule_words(rule: str | None) -> str:

@@ -298,6 +298,10 @@ def test_the_demo_tells_three_days_in_which_nobody_is_mailed_twice(shop):
     assert [link for link in links if not (demo / link).exists()] == []
     mails = sorted((demo / "mails").glob("*.eml"))
     assert len(mails) == page.count(">eml<") > 15
+    assert "91 mails held: nobody is mailed until a person has looked" in page
+    shown = re.findall(r"<pre>monitor (.+)</pre>", page)
+    assert [command.split()[1] for command in shown] == ["review", "list"]
+    assert [shop.told(*command.split()).returncode for command in shown] == [0, 0]
     ids = [message_from_bytes(path.read_bytes(), policy=policy.default)["Message-ID"] for path in mails]
     assert len(set(ids)) == len(ids)
     assert shop.told("explain", "-c", "demo/monitor.toml", "customer76@customer.example").returncode == 0

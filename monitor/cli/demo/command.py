@@ -50,7 +50,7 @@ def demo(
             played.append(await stage.play(story.hiccup()))
             telling.tell_scene(out, played[-1])
             caught = list(stage.caught)
-        index = write_pages(keep, played[:-1], caught)
+        index = write_pages(keep, played, caught)
         telling.tell_end(out, played, caught, keep, index)
         if output_format is Format.JSON:
             console.print_json(_as_json(played, again, caught, keep, index))

@@ -7,8 +7,10 @@ from email.message import EmailMessage
 from html import escape
 from pathlib import Path
 
-from monitor.cli.demo.stage import MailLine, Played, instant_words
+from monitor.cli.console import config_option
+from monitor.cli.demo.stage import SETTINGS, MailLine, Played, instant_words
 from monitor.cli.words import kind_name
+from monitor.domain.words import count
 from monitor.sandbox.mailbox import CaughtMail
 
 INDEX = "index.html"
@@ -34,7 +36,12 @@ p{margin:0 0 12px;max-width:68ch;color:var(--soft)}
 th,td{text-align:left;padding:8px 12px;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}
 th{font-weight:600;font-size:12px;color:var(--soft)}a{color:var(--link)}
-.what{white-space:nowrap;font-weight:600}
+.what,.files{white-space:nowrap}.what{font-weight:600}
+.note{background:var(--card);border-radius:8px;padding:12px 16px}.note p,.note ul{margin:0 0 8px}
+pre{margin:0 0 8px;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px}
+@media(max-width:640px){main{padding:16px}thead{position:absolute;left:-999em}
+table,tbody,tr,td{display:block}tr{padding:8px 0;border-bottom:1px solid var(--line)}tr:last-child{border-bottom:0}
+td{padding:2px 12px;border:0;overflow-wrap:anywhere}.why{color:var(--soft)}}
 .ok{color:var(--ok)}.info{color:var(--info)}.held{color:var(--held)}.idle{color:var(--idle)}
 """
 
@@ -48,7 +55,8 @@ def write_pages(folder: Path, played: Sequence[Played], caught: Sequence[CaughtM
         for kind, ending in (("html", ".html"), ("plain", ".txt")):
             (folder / "mails" / f"{mail.number:06}{ending}").write_text(_part(message, kind), encoding="utf-8")
     index = folder / INDEX
-    scenes = "".join(_scene(one, subjects) for one in played if one.lines)
+    settings = folder / SETTINGS
+    scenes = "".join(_scene(one, subjects, settings) for one in played if one.lines)
     index.write_text(_PAGE.format(style=_STYLE, scenes=scenes), encoding="utf-8")
     return index
 
@@ -58,12 +66,30 @@ def _part(message: EmailMessage, kind: str) -> str:
     return "" if body is None else str(body.get_content())
 
 
-def _scene(one: Played, subjects: dict[int, str]) -> str:
+def _scene(one: Played, subjects: dict[int, str], settings: Path) -> str:
+    head = f"<h2>{escape(one.scene.title)} · {escape(instant_words(one.scene.at))}</h2><p>{escape(one.scene.told)}</p>"
+    report = one.done.report
+    if report is not None and report.held:
+        return head + _held(count(len(one.lines), "mail"), report.held, report.batch_id, settings)
     rows = "".join(_row(line, subjects) for line in one.lines)
     return (
-        f"<h2>{escape(one.scene.title)} · {escape(instant_words(one.scene.at))}</h2><p>{escape(one.scene.told)}</p>"
+        f"{head}"
         '<div class="wide"><table><thead><tr><th scope="col">What</th><th scope="col">To</th><th scope="col">Mail</th>'
         f'<th scope="col">Because</th><th scope="col">Files</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _held(mails: str, why: Sequence[str], batch: int | None, settings: Path) -> str:
+    """A held batch in a few words: a page of equal lines would tell nothing."""
+    sign = _MARKS["held"][1]
+    reasons = "".join(f"<li>{escape(sentence)}</li>" for sentence in why)
+    look = "".join(
+        f"<pre>{escape(f'monitor outbox {command}{config_option(settings)}')}</pre>"
+        for command in (f"review {batch}", f"list --batch {batch} --limit 500")
+    )
+    return (
+        f'<div class="note"><p class="held"><b>{sign} {mails} held: nobody is mailed until a person has looked.</b></p>'
+        f"<ul>{reasons}</ul><p>Why, and each of them:</p>{look}</div>"
     )
 
 
@@ -78,5 +104,5 @@ def _row(line: MailLine, subjects: dict[int, str]) -> str:
     address = escape(line.mail.address or "")
     return (
         f'<tr><td class="what {colour}">{sign} {line.what}</td><td>{escape(line.who)}<br><small>{address}</small></td>'
-        f"<td>{subject}</td><td>{because}</td><td>{links}</td></tr>"
+        f'<td>{subject}</td><td class="why">{because}</td><td class="files">{links}</td></tr>'
     )

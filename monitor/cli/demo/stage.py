@@ -15,7 +15,7 @@ from typing import Any
 from monitor.cli import console
 from monitor.cli.demo.story import ZONE, Cast, Scene
 from monitor.cli.passes import Pass, Stages, delivery_json, pass_over
-from monitor.cli.words import rule_words, variant_words
+from monitor.cli.words import mail_reason, rule_words
 from monitor.domain.model import NotificationState
 from monitor.errors import ConfigError
 from monitor.sandbox.mailbox import CaughtMail, MailCatcher
@@ -30,14 +30,6 @@ ACCOUNT = "acme"
 MARKER = ".monitor-demo"
 SETTINGS = "monitor.toml"
 _S = NotificationState
-_OWN_WORDS = {
-    "max_amount_reached": "the bill is above what they allow",
-    "trial_ending": "the trial ends soon, unconfirmed",
-    "trial_expired": "a week is left to confirm the trial",
-    "paused": "a confirmation: they paused it",
-    "recovered": "the bill was paid after our warning",
-    "stopped": "a confirmation: they stopped it",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +57,8 @@ class MailLine:
     @property
     def why(self) -> str:
         """The reason in words: of the mail when it was sent, else of the silence."""
-        if self.what == "sent" and self.mail.kind in _OWN_WORDS:
-            return _OWN_WORDS[self.mail.kind]
         if self.what == "sent":
-            return variant_words(self.mail.variant)
+            return mail_reason(self.mail.kind, self.mail.variant)
         return rule_words(self.mail.reason)
 
 

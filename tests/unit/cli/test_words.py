@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from monitor.cli.summary import changed_words, delivery_words, waiting_words
-from monitor.cli.words import halt_words, kind_name, rule_sentence, rule_words, tail, variant_words
+from monitor.cli.words import halt_words, kind_name, mail_reason, rule_sentence, rule_words, tail
 from monitor.domain.halt import Halt, HaltRule
-from monitor.domain.model import CancelReason, Cause
+from monitor.domain.model import Kind
 from monitor.domain.words import RULES, count
+from monitor.mail.samples import VARIANTS
 from monitor.store.summaries import EventCount
 from monitor.usecases.dispatch import Delivery
 
@@ -23,9 +24,20 @@ def test_every_rule_of_the_ledger_has_a_short_form_without_holes(rule):
     assert "unknown" not in words or rule == "unknown_state"
 
 
-@pytest.mark.parametrize("variant", [*Cause, *CancelReason, "allowance", "balance"])
-def test_every_cause_and_reason_has_words(variant):
-    assert variant_words(variant) or variant == "unknown"
+@pytest.mark.parametrize(("kind", "variant"), [(kind, variant) for kind in Kind for variant in VARIANTS[kind]])
+def test_every_mail_has_a_reason_of_its_own_that_does_not_repeat_its_name(kind, variant):
+    told = mail_reason(kind, variant)
+    assert told
+    assert told.casefold() != kind_name(kind).casefold()
+    assert told != mail_reason("payment_failed", "unknown") or variant == "unknown"
+
+
+def test_who_stopped_it_is_told_and_an_all_clear_without_a_variant_has_its_reason():
+    assert mail_reason("recovered", "") == "the trouble is over that we wrote about"
+    assert [mail_reason("stopped", by) for by in ("customer", "merchant")] == [
+        "a confirmation: they stopped it",
+        "by the merchant",
+    ]
 
 
 def test_one_mails_rule_is_told_with_its_values():
