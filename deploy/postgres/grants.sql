@@ -9,20 +9,20 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO monitor_worker;
 
 -- The worker: rows that it changes.
 GRANT SELECT, INSERT, UPDATE ON
-    accounts, batches, currencies, customers, discovered, episodes, instance, locks, notifications, products, run_pages, runs,
-    subscriptions
+    accounts, batches, currencies, customers, discovered, episodes, instance, locks, notifications, payment_walks, payments,
+    products, run_pages, runs, subscriptions
     TO monitor_worker;
 -- Rows that expire or are taken back.
 GRANT SELECT, INSERT, UPDATE, DELETE ON facts, quarantine, suppressions TO monitor_worker;
 -- Written once: the ledger, and the texts that were mailed.
-GRANT SELECT, INSERT ON attempts, events, templates TO monitor_worker;
+GRANT SELECT, INSERT ON attempts, events, payment_events, templates TO monitor_worker;
 -- The key to the ledger is the owner's: the trigger only looks whether it is there.
 GRANT SELECT ON alembic_version, ledger_unlock TO monitor_worker;
 
 -- The reader: tables without personal data,
 GRANT SELECT ON
-    accounts, alembic_version, batches, currencies, discovered, episodes, events, instance, locks, products, run_pages,
-    runs, suppressions, templates
+    accounts, alembic_version, batches, currencies, discovered, episodes, events, instance, locks, payment_events,
+    payment_walks, products, run_pages, runs, suppressions, templates
     TO monitor_reader;
 -- and of the others what tells nothing about a person.
 GRANT SELECT (id, account_id, ext_id, locale, zone, deleted, erased_at, read_at) ON customers TO monitor_reader;
@@ -39,6 +39,11 @@ GRANT SELECT (
     state, reason, created_at, due_at, not_after, next_try_at, tries, poisoned, copies, token, owner, until_at,
     in_data_at, sent_at, date_hdr, template_hash
 ) ON notifications TO monitor_reader;
+GRANT SELECT (
+    id, account_id, ext_id, kind, status, status_raw, created_at, provider_updated_at, customer_ext_id,
+    subscription_ext_id, product_ext_id, amount_usd, amount_units, currency, of_ext_id, attempt, test, first_asked_at, asked_at, seq,
+    next_look_at
+) ON payments TO monitor_reader;
 GRANT SELECT (id, notification_id, copy, token, phase, code, enhanced, outcome, at) ON attempts TO monitor_reader;
 GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, source, received_at, done_at, ask_at, tries) ON facts TO monitor_reader;
 GRANT SELECT (id, account_id, ext_id, raw_hash, reason, first_at, last_at) ON quarantine TO monitor_reader;

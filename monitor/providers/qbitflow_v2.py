@@ -31,6 +31,7 @@ from monitor.errors import (
 )
 from monitor.providers.base import Capability
 from monitor.providers.http import ApiClient, OnRequest
+from monitor.providers.qbitflow_payments import PaymentReader
 from monitor.providers.qbitflow_v2_events import endpoint_seen, event_row, failure_row
 from monitor.providers.qbitflow_v2_wire import (
     NAME,
@@ -40,7 +41,7 @@ from monitor.providers.qbitflow_v2_wire import (
     space_of_key,
     subscription_row,
 )
-from monitor.providers.reading import OnBadRow, Reader, bare, segment
+from monitor.providers.reading import OnBadRow, bare, segment
 from monitor.providers.wire import UNREADABLE, RowError, check_row
 
 PAGE_ROWS = 100
@@ -52,7 +53,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NIL_UUID = re.compile(r"[0-]+")
 
 
-class QBitFlowV2(Reader):
+class QBitFlowV2(PaymentReader):
     """One account's connection to API v2.
 
     `account` is the account's name in messages. `client.deadline` may be set by the run: no wait passes it.
@@ -62,6 +63,7 @@ class QBitFlowV2(Reader):
     capabilities = frozenset(
         {
             Capability.SUBSCRIPTIONS,
+            Capability.PAYMENTS,
             Capability.LIST,
             Capability.WINDOWS,
             Capability.LOG,

@@ -8,12 +8,13 @@ from __future__ import annotations
 from decimal import Decimal
 
 from monitor.sandbox import billing
-from monitor.sandbox.chain import Category, ChainKind
+from monitor.sandbox.chain import Category, ChainKind, bill_units
 from monitor.sandbox.entities import (
     UNLIMITED,
     Action,
     Customer,
     Product,
+    Purchase,
     Reason,
     Status,
     Subscription,
@@ -164,6 +165,26 @@ def subscribe(
     world.log(Topic.CREATED, sub)
     _wake_or_plan(world, sub)
     return sub
+
+
+def purchase(
+    world: World,
+    customer: Customer | None,
+    product: Product,
+    *,
+    fails: Category | None = None,
+    reference: str | None = None,
+) -> Purchase:
+    """A one-off payment of now, paid at once; or with `fails` a try that failed so, to be paid later or never."""
+    currency = next(token for token in world.currencies if token.main is not None)
+    amount = bill_units(product.price_usd, world.prices[currency.id], currency.decimals)
+    made = Purchase(len(world.purchases), world.now, product, customer, currency, amount, reference)
+    if fails is None:
+        made.paid_at = world.now
+    else:
+        made.failed_at, made.category = world.now, fails
+    world.purchases.append(made)
+    return made
 
 
 def remove(sub: Subscription) -> None:

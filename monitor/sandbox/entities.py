@@ -169,6 +169,35 @@ class Failure:
     price_usd: Decimal
 
 
+@dataclass(slots=True)
+class Purchase:
+    """A one-off payment through the same vendor: it has no subscription."""
+
+    n: int
+    created_at: datetime
+    product: Product
+    customer: Customer | None
+    currency: Currency
+    amount: int
+    reference: str | None = None
+    failed_at: datetime | None = None
+    category: Category | None = None
+    """Why its newest try failed; it may be paid all the same, later."""
+    paid_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """Where the merchant wants webhooks, and how they fare."""
+
+    url: str
+    n: int
+    delivered_at: datetime | None = None
+    failing_since_at: datetime | None = None
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+
+
 class Topic(StrEnum):
     CREATED = "created"
     BILLED = "billed"

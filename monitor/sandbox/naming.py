@@ -15,6 +15,8 @@ _KINDS = {
     "event": 0xE,
     "failure": 0xF,
     "member": 0x10,
+    "endpoint": 0x12,
+    "payment": 0x11,
 }
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7000-8000-[0-9a-f]{12}")
 _MASK = 2**64 - 1
@@ -49,6 +51,9 @@ class Ids:
     def bill(self, n: int) -> str:
         return f"sub-hist@{self._uuid('bill', n)}"
 
+    def payment(self, n: int) -> str:
+        return f"pay@{self._uuid('payment', n)}"
+
     def event(self, n: int) -> str:
         return f"evt_{self._uuid('event', n)}"
 
@@ -57,6 +62,9 @@ class Ids:
 
     def product(self, n: int) -> str:
         return self._uuid("product", n)
+
+    def endpoint(self, n: int) -> str:
+        return self._uuid("endpoint", n)
 
     def failure(self, n: int) -> str:
         return self._uuid("failure", n)
@@ -71,7 +79,7 @@ class Ids:
 
     def read(self, kind: str, text: str) -> int | None:
         """The number in an id of this world, with or without its prefix; None for anything else."""
-        prefix = {"subscription": "sub@", "bill": "sub-hist@", "event": "evt_"}.get(kind, "")
+        prefix = {"subscription": "sub@", "bill": "sub-hist@", "payment": "pay@", "event": "evt_"}.get(kind, "")
         bare = text.removeprefix(prefix)
         if not _UUID.fullmatch(bare) or bare[:13] != f"{self._head}-{_KINDS[kind]:04x}":
             return None

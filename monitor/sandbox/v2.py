@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,7 +14,9 @@ from monitor.clock import Clock
 from monitor.sandbox import mangle, v2_query
 from monitor.sandbox.entities import Subscription
 from monitor.sandbox.faults import Answer, Call, Faults
+from monitor.sandbox.sender import endpoint_shape
 from monitor.sandbox.serving import Front, Handler, answer, dump
+from monitor.sandbox.v2_payments import Payments
 from monitor.sandbox.v2_query import ApiError, Place, invalid, not_found
 from monitor.sandbox.v2_shapes import Shapes
 from monitor.sandbox.world import World
@@ -28,6 +31,7 @@ class V2:
         self._world = world
         self._faults = faults
         self.shapes = Shapes(world)
+        self._paid = Payments(world, self.shapes)
         front = Front(faults, authorize=self._authorize, clock=clock)
         routes: tuple[tuple[str, str, Handler], ...] = (
             ("me", "/me", self._me),
@@ -35,12 +39,16 @@ class V2:
             ("subscription", "/transaction/subscription/{id}", self._subscription),
             ("bills", "/transaction/subscription/{id}/bills", self._bills),
             ("failures", "/transaction/failures", self._failures),
+            ("payments", "/transaction/payments/combined", self._payments),
+            ("payment", "/transaction/payment/{id}", self._payment),
+            ("payment", "/transaction/subscription/bill/{id}", self._payment),
             ("products", "/product", self._products),
             ("product", "/product/uuid/{id}", self._product),
             ("customers", "/customer/all", self._customers),
             ("customer", "/customer/uuid/{id}", self._customer),
             ("currencies", "/utils/all-available-currencies", self._currencies),
             ("currency", "/utils/currency/id/{id}", self._currency),
+            ("endpoints", "/webhooks/endpoints", self._endpoints),
             ("events", "/webhooks/events", self._events),
             ("event", "/webhooks/events/{id}", self._event),
         )
@@ -134,19 +142,38 @@ class V2:
         if query.get("kind") not in (None, "", "payment", "subscriptionCheckout", "bill"):
             raise invalid("kind", "is not a kind")
         wanted = query.get("subscriptionUuid")
-        sub = self._world.find(wanted) if wanted else None
+        failures = self._world.failures_of(self._world.find(wanted)) if wanted else self._world.failures
         after_at = v2_query.instant_of(query, "createdAfter")
         before_at = v2_query.instant_of(query, "createdBefore")
         shapes = [
             self.shapes.failure(failure)
-            for failure in reversed(self._world.failures)
+            for failure in reversed(failures)
             if query.get("kind") in (None, "", "bill")
-            and (not wanted or failure.subscription is sub)
             and query.get("category") in (None, "", str(failure.category))
             and (after_at is None or failure.at > after_at)
             and (before_at is None or failure.at < before_at)
         ]
+        if query.get("kind") in (None, "", "payment") and not wanted and not query.get("category"):
+            shapes += _within(query, self._paid.failures())
+            shapes.sort(key=lambda shape: shape["createdAt"], reverse=True)
         return _listed(query, shapes, default=10, maximum=50)
+
+    def _payments(self, call: Call) -> Answer:
+        rows = _within(call.query, self._paid.combined())
+        source, sub = call.query.get("source"), call.query.get("subscriptionUuid")
+        kept = [
+            row
+            for row in rows
+            if source in (None, "", row["source"]) and sub in (None, "", row.get("subscriptionUuid"))
+        ]
+        return _listed(call.query, kept, default=10, maximum=50)
+
+    def _payment(self, call: Call) -> Answer:
+        wanted = call.params["id"].rpartition("@")[2]
+        for row in self._paid.combined():
+            if row["uuid"].rpartition("@")[2] == wanted:
+                return answer({key: value for key, value in row.items() if key != "source"})
+        raise not_found("payment")
 
     def _products(self, call: Call) -> Answer:
         hidden = v2_query.flag_of(call.query, "includeHidden")
@@ -185,6 +212,9 @@ class V2:
                 return answer(self.shapes.currency(currency))
         raise not_found("currency")
 
+    def _endpoints(self, _call: Call) -> Answer:
+        return answer([endpoint_shape(self._world, one) for one in self._world.endpoints])
+
     def _events(self, call: Call) -> Answer:
         limit = v2_query.limit_of(call.query, default=20, maximum=100)
         kind, before = call.query.get("type"), call.query.get("cursor")
@@ -210,6 +240,20 @@ class V2:
             if line.n == n:
                 return answer({**self.shapes.event(line), "deliveries": []})
         raise not_found("event")
+
+
+def _within(query: Mapping[str, str], shapes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those created between the bounds, which are excluded."""
+    after_at = v2_query.instant_of(query, "createdAfter")
+    before_at = v2_query.instant_of(query, "createdBefore")
+    if after_at is None and before_at is None:
+        return list(shapes)
+    return [
+        shape
+        for shape in shapes
+        for at in (datetime.fromisoformat(shape["createdAt"]),)
+        if (after_at is None or at > after_at) and (before_at is None or at < before_at)
+    ]
 
 
 def _listed(query: Mapping[str, str], shapes: Sequence[dict[str, Any]], *, default: int, maximum: int) -> Answer:

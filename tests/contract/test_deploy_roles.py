@@ -30,6 +30,7 @@ PERSONAL = {
     "attempts": {"detail"},
     "facts": {"body"},
     "quarantine": {"raw"},
+    "payments": {"tx_hash", "explorer_url", "reference", "reason"},
 }
 
 FORBIDDEN = [
@@ -45,6 +46,8 @@ FORBIDDEN = [
     "DELETE FROM events",
     "UPDATE attempts SET outcome = 'sent'",
     "DELETE FROM attempts",
+    "UPDATE payment_events SET kind = 'payment_failed'",
+    "DELETE FROM payment_events",
     "DELETE FROM notifications",
     "DELETE FROM subscriptions",
     "UPDATE templates SET files = ''",

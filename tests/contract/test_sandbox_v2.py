@@ -13,6 +13,7 @@ import pytest
 
 from monitor.clock import ManualClock
 from monitor.sandbox import acts, faults
+from monitor.sandbox.chain import Category
 from monitor.sandbox.control import routes as control_routes
 from monitor.sandbox.entities import Action, Merchant, Status
 from monitor.sandbox.mailbox import MailCatcher
@@ -752,3 +753,31 @@ async def test_acts_causes_and_prices_change_the_world(controlled):
 async def test_what_the_world_cannot_do_is_400_and_says_why(controlled, name, body):
     answer = await post(controlled, name, body)
     assert (answer.status_code, bool(answer.json()["error"])) == (400, True)
+
+
+async def test_the_combined_list_is_of_bills_and_purchases_newest_first_and_can_be_narrowed():
+    world = healthy(12)
+    async with Serving(world) as api:
+        world.advance(timedelta(days=31))
+        bought = acts.purchase(world, world.customers[0], world.products[0], reference="o-1")
+        acts.purchase(world, None, world.products[1], fails=Category.REVERTED)
+        rows, pages = await api.walk("/transaction/payments/combined", limit=10)
+        bills = [bill for sub in world.living() for bill in world.bills_of(sub)]
+        assert (len(rows), pages) == (len(bills) + 1, -(-(len(bills) + 1) // 10))
+        times = [row["createdAt"] for row in rows]
+        assert times == sorted(times, reverse=True)
+        once, _ = await api.walk("/transaction/payments/combined", source="payment")
+        assert [row["reference"] for row in once] == ["o-1"]
+        assert "customer" in once[0]
+        sub = world.id_of(next(world.living()))
+        one, _ = await api.walk("/transaction/payments/combined", subscriptionUuid=sub)
+        assert {row["subscriptionUuid"] for row in one} == {sub}
+        late, _ = await api.walk("/transaction/payments/combined", createdAfter=times[3], createdBefore=times[0])
+        assert [row["createdAt"] for row in late] == [at for at in times if times[3] < at < times[0]]
+        single = (await api.get(f"/transaction/payment/{world.ids.payment(bought.n)}")).json()
+        assert single == {key: value for key, value in once[0].items() if key != "source"}
+        assert (await api.get("/transaction/payment/pay@no")).status_code == 404
+        failed, _ = await api.walk("/transaction/failures", kind="payment")
+        assert [(row["kind"], row["category"], "customerUuid" in row) for row in failed] == [
+            ("payment", "reverted", False)
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitor.store.schema.base import metadata
 from monitor.store.schema.ledger import episodes, events, facts, ledger_unlock, run_pages, runs
 from monitor.store.schema.outbox import attempts, batches, notifications, suppressions, templates
+from monitor.store.schema.payments import payment_events, payment_walks, payments
 from monitor.store.schema.state import (
     accounts,
     currencies,
@@ -32,6 +33,9 @@ __all__ = [
     "locks",
     "metadata",
     "notifications",
+    "payment_events",
+    "payment_walks",
+    "payments",
     "products",
     "quarantine",
     "run_pages",

@@ -1,0 +1,191 @@
+"""Payments, bills and failed tries of QBitFlow (contract v2, section 3): three lists of the API, one of ours.
+
+What the combined list shows is paid; a row of the failures list is one failed try, which is never final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+
+from monitor.domain.model import BadRow
+from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
+from monitor.errors import ProviderUnavailableError
+from monitor.providers.reading import Reader, bare, segment
+from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd_number
+
+PAGE_ROWS = 50
+"""The maximum of both lists (contract v2, section 3)."""
+
+_PAID = "completed"
+_NIL = "00000000-0000-0000-0000-000000000000"
+_MAX_LINK_CHARACTERS = 2048
+_MAX_HASH_CHARACTERS = 200
+_MAX_WORD_CHARACTERS = 100
+
+RowReader = Callable[[bytes], PaymentSeen | BadRow]
+
+
+class _Row(msgspec.Struct, rename="camel", gc=False):
+    """What both kinds of rows share."""
+
+    uuid: Id | None = None
+    created_at: datetime | None = None
+    currency_id: int | float | None = None
+    product_uuid: Id | None = None
+    customer_uuid: Id | None = None
+    subscription_uuid: Id | None = None
+    tx_hash: str | None = None
+    test: bool | None = None
+
+
+class _PaidWire(_Row, rename="camel", gc=False):
+    amount: Raw = Raw(b"")
+    amount_min_units: str | None = None
+    explorer_url: str | None = None
+    reference: str | None = None
+    subscription_reference: str | None = None
+
+
+class _AttemptWire(_Row, rename="camel", gc=False):
+    tx_uuid: Id | None = None
+    attempt: int | float | None = None
+    category: str | None = None
+    attempted_usd: Raw = Raw(b"")
+    attempted_min_units: str | None = None
+
+
+_PAID_ROW = msgspec.json.Decoder(_PaidWire)
+_ATTEMPT_ROW = msgspec.json.Decoder(_AttemptWire)
+
+
+class PaymentReader(Reader):
+    """The part of API v2's provider that is a `PaymentSource`."""
+
+    async def payments(self, since: datetime | None, customers: Sequence[str]) -> AsyncIterator[PaymentPage]:
+        """See `PaymentSource`: the whole space is listed, so no customer need be named."""
+        _ = customers
+        params = {"limit": str(PAGE_ROWS)}
+        if since is not None:
+            params["createdAfter"] = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        lists: tuple[tuple[str, str, RowReader], ...] = (
+            ("payments", "/transaction/payments/combined", paid_row),
+            ("failed_payments", "/transaction/failures", attempt_row),
+        )
+        for endpoint, path, read in lists:
+            used: set[str] = set()
+            cursor: str | None = None
+            while True:
+                raw_rows, cursor = await self.page(endpoint, path, params, cursor)
+                yield _page_of(read, raw_rows)
+                if cursor is None:
+                    break
+                if cursor in used:
+                    raise ProviderUnavailableError(f"{self._account}: {endpoint}: its cursors go round in a circle")
+                used.add(cursor)
+
+    async def payment(self, ext_id: str) -> PaymentSeen | None:
+        """See `PaymentSource`; a one-off payment or a bill."""
+        bill = ext_id.startswith("sub-hist@")
+        path = f"/transaction/{'subscription/bill' if bill else 'payment'}/{segment(ext_id)}"
+        answer = await self.found("payment", path)
+        if answer is None:
+            return None
+        row = paid_row(answer.body.strip())
+        if isinstance(row, BadRow):
+            raise self.fault("payment", answer, row.reason)
+        if bare(row.ext_id) != bare(ext_id):
+            raise self.fault("payment", answer, "another payment than the one asked for")
+        return row
+
+
+def paid_row(raw: bytes) -> PaymentSeen | BadRow:
+    """A payment or a paid bill, or why it cannot be read."""
+    ext_id = None
+    try:
+        check_row(raw)
+        wire = _PAID_ROW.decode(raw)
+        ext_id = _known(wire.uuid)
+        subscription = _known(wire.subscription_uuid)
+        return PaymentSeen(
+            ext_id=_needed(ext_id),
+            kind=PaymentKind.ONE_OFF if subscription is None else PaymentKind.BILL,
+            status=PaymentStatus.SUCCEEDED,
+            status_raw=_PAID,
+            created_at=instant(wire.created_at),
+            customer_ext_id=_known(wire.customer_uuid),
+            subscription_ext_id=subscription,
+            product_ext_id=_known(wire.product_uuid),
+            amount_usd=usd_number(bytes(wire.amount), "amount"),
+            amount_units=units(wire.amount_min_units, "amountMinUnits"),
+            currency=_currency(wire),
+            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
+            explorer_url=_short(wire.explorer_url, "explorerUrl", _MAX_LINK_CHARACTERS),
+            reference=wire.reference or wire.subscription_reference or None,
+            test=bool(wire.test),
+        )
+    except (*UNREADABLE, RowError) as error:
+        return bad_row(raw, error, ext_id)
+
+
+def attempt_row(raw: bytes) -> PaymentSeen | BadRow:
+    """One failed try, or why it cannot be read."""
+    ext_id = None
+    try:
+        check_row(raw)
+        wire = _ATTEMPT_ROW.decode(raw)
+        ext_id = _known(wire.uuid)
+        category = _short(wire.category, "category", _MAX_WORD_CHARACTERS)
+        return PaymentSeen(
+            ext_id=_needed(ext_id),
+            kind=PaymentKind.ATTEMPT,
+            status=PaymentStatus.FAILED,
+            status_raw=category or "",
+            created_at=instant(wire.created_at),
+            customer_ext_id=_known(wire.customer_uuid),
+            subscription_ext_id=_known(wire.subscription_uuid),
+            product_ext_id=_known(wire.product_uuid),
+            amount_usd=usd_number(bytes(wire.attempted_usd), "attemptedUsd"),
+            amount_units=units(wire.attempted_min_units, "attemptedMinUnits"),
+            currency=_currency(wire),
+            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
+            of_ext_id=_known(wire.tx_uuid),
+            attempt=count(wire.attempt, "attempt"),
+            reason=category,
+            test=bool(wire.test),
+        )
+    except (*UNREADABLE, RowError) as error:
+        return bad_row(raw, error, ext_id)
+
+
+def _page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
+    rows = [read(raw) for raw in raw_rows]
+    return PaymentPage(
+        rows=tuple(row for row in rows if isinstance(row, PaymentSeen)),
+        bad=tuple(row for row in rows if isinstance(row, BadRow)),
+    )
+
+
+def _known(ext_id: str | None) -> str | None:
+    """None for none and for the nil UUID, which stands for nobody."""
+    return None if not ext_id or bare(ext_id) == _NIL else ext_id
+
+
+def _needed(ext_id: str | None) -> str:
+    if ext_id is None:
+        raise RowError("payment without a uuid")
+    return ext_id
+
+
+def _currency(wire: _Row) -> str | None:
+    number = count(wire.currency_id, "currencyId")
+    return str(number) if number else None
+
+
+def _short(text: str | None, field: str, most: int) -> str | None:
+    if text and len(text) > most:
+        raise RowError(f"{field} has more than {most} characters")
+    return text or None

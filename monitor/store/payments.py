@@ -1,0 +1,159 @@
+"""Payments as stored: what was seen, what happened to them, and how far the newest complete walk came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, insert, select, union, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.domain.payments import PaymentKind, PaymentSeen, PaymentStatus
+from monitor.store.inserting import insert_into
+from monitor.store.schema import accounts, currencies, customers, payment_events, payment_walks, payments
+from monitor.store.views import Filter
+
+_SEEN = tuple(field.name for field in fields(PaymentSeen))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPayment:
+    """A payment and where its story stands."""
+
+    id: int
+    seen: PaymentSeen
+    asked_at: datetime
+    seq: int
+    next_look_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentWalkRow:
+    """`baselined_at`: when the first complete walk began; `watermark`: when the newest did."""
+
+    baselined_at: datetime
+    watermark: datetime
+
+
+async def load_payments(
+    conn: AsyncConnection, account_id: int, ext_ids: Iterable[str], *, lock: bool = False
+) -> dict[str, StoredPayment]:
+    """The known ones of these, by vendor id; with `lock`, locked in the order of their row ids."""
+    statement = select(payments).where(payments.c.account_id == account_id, payments.c.ext_id.in_(list(ext_ids)))
+    if lock:
+        statement = statement.with_for_update()
+    return {row.ext_id: _stored(row) for row in await conn.execute(statement.order_by(payments.c.id))}
+
+
+async def payments_to_look_at(conn: AsyncConnection, account_id: int, now: datetime, limit: int) -> list[StoredPayment]:
+    """Payments whose look has come, locked."""
+    statement = (
+        select(payments)
+        .where(payments.c.account_id == account_id, payments.c.next_look_at <= now)
+        .order_by(payments.c.id)
+        .limit(limit)
+        .with_for_update()
+    )
+    return [_stored(row) for row in await conn.execute(statement)]
+
+
+async def insert_payments(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Insert; returns the row ids of those that nobody else inserted meanwhile."""
+    if not rows:
+        return {}
+    statement = (
+        insert_into(conn, payments)
+        .values(list(rows))
+        .on_conflict_do_nothing(index_elements=["account_id", "ext_id"])
+        .returning(payments.c.ext_id, payments.c.id)
+    )
+    return {row.ext_id: row.id for row in await conn.execute(statement)}
+
+
+async def update_payments(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write new values; each row has the same keys and `row_id`."""
+    if not rows:
+        return
+    names = [name for name in rows[0] if name != "row_id"]
+    statement = update(payments).where(payments.c.id == bindparam("row_id"))
+    await conn.execute(
+        statement.values({name: bindparam(f"new_{name}") for name in names}),
+        [{"row_id": row["row_id"], **{f"new_{name}": row[name] for name in names}} for row in rows],
+    )
+
+
+async def append_payment_events(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write events; a second one of the same (payment, seq) is an error: the row lock was not held."""
+    if rows:
+        await conn.execute(insert(payment_events), list(rows))
+
+
+async def payer_ids(conn: AsyncConnection, account_id: int) -> tuple[str, ...]:
+    """The vendor's ids of all customers known, from contacts and from payments, in order."""
+    known = select(customers.c.ext_id).where(customers.c.account_id == account_id)
+    paid = select(payments.c.customer_ext_id).where(
+        payments.c.account_id == account_id, payments.c.customer_ext_id.is_not(None)
+    )
+    return tuple(sorted((await conn.execute(union(known, paid))).scalars()))
+
+
+async def find_payment_walk(conn: AsyncConnection, account_id: int) -> PaymentWalkRow | None:
+    """How far the newest complete walk came; None before the first."""
+    columns = (payment_walks.c.baselined_at, payment_walks.c.watermark)
+    row = (await conn.execute(select(*columns).where(payment_walks.c.account_id == account_id))).one_or_none()
+    return None if row is None else PaymentWalkRow(*row)
+
+
+async def note_payment_walk(conn: AsyncConnection, account_id: int, began_at: datetime) -> None:
+    """A walk that began then was complete."""
+    statement = insert_into(conn, payment_walks).values(
+        account_id=account_id, baselined_at=began_at, watermark=began_at
+    )
+    await conn.execute(statement.on_conflict_do_update(index_elements=["account_id"], set_={"watermark": began_at}))
+
+
+async def list_payments(conn: AsyncConnection, wanted: Filter) -> list[Row[Any]]:
+    """Payments with their token, newest first; `kind` and `state` (the status) narrow, `subscription` too."""
+    p, c = payments.c, currencies.c
+    created = p.created_at
+    statement = (
+        select(accounts.c.name.label("account"), c.symbol, c.decimals, *p)
+        .select_from(payments)
+        .join(accounts, accounts.c.id == p.account_id)
+        .outerjoin(currencies, (c.account_id == p.account_id) & (c.ext_id == p.currency))
+    )
+    narrowed = (
+        (accounts.c.name, wanted.account),
+        (p.kind, wanted.kind),
+        (p.status, wanted.state),
+        (p.subscription_ext_id, wanted.subscription),
+    )
+    for column, value in narrowed:
+        if value is not None:
+            statement = statement.where(column == value)
+    if wanted.since is not None:
+        statement = statement.where(created >= wanted.since)
+    order = (created.desc().nulls_last(), p.id.desc())
+    return list(await conn.execute(statement.order_by(*order).limit(wanted.limit + 1)))
+
+
+async def payment_stories(conn: AsyncConnection, payment_ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
+    """What happened to these, oldest first."""
+    e = payment_events.c
+    stories: dict[int, list[Row[Any]]] = {}
+    for row in await conn.execute(select(payment_events).where(e.payment_id.in_(list(payment_ids))).order_by(e.id)):
+        stories.setdefault(row.payment_id, []).append(row)
+    return stories
+
+
+def seen_values(seen: PaymentSeen) -> dict[str, Any]:
+    """The columns of what was seen."""
+    return {name: getattr(seen, name) for name in _SEEN}
+
+
+def _stored(row: Row[Any]) -> StoredPayment:
+    values = {name: row._mapping[name] for name in _SEEN}
+    values["kind"], values["status"] = PaymentKind(row.kind), PaymentStatus(row.status)
+    return StoredPayment(row.id, PaymentSeen(**values), row.asked_at, row.seq, row.next_look_at)
