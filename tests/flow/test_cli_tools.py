@@ -299,7 +299,7 @@ def test_the_demo_tells_three_days_in_which_nobody_is_mailed_twice(shop):
     mails = sorted((demo / "mails").glob("*.eml"))
     assert len(mails) == page.count(">eml<") > 15
     assert "91 mails held: nobody is mailed until a person has looked" in page
-    shown = re.findall(r"<pre>monitor (.+)</pre>", page)
+    shown = re.findall(r"<pre>monitor (.+?)</pre>", page)
     assert [command.split()[1] for command in shown] == ["review", "list"]
     assert [shop.told(*command.split()).returncode for command in shown] == [0, 0]
     ids = [message_from_bytes(path.read_bytes(), policy=policy.default)["Message-ID"] for path in mails]
