@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -75,7 +76,8 @@ def migrate(url: str) -> None:
         await upgrade(db)
         await db.aclose()
 
-    asyncio.run(work())
+    with ThreadPoolExecutor(1) as thread:  # an async test may ask for its fixture while its own loop runs
+        thread.submit(lambda: asyncio.run(work())).result()
 
 
 @contextmanager

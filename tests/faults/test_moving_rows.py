@@ -1,6 +1,6 @@
 """Rows that appear, vanish and change while they are paged: after two sweeps nothing is missed and nothing doubled.
 
-50 seeds of 5,000 rows with `MONITOR_TEST_SCALE` above 1 (nightly); 50 seeds of 300 rows on six pages by default.
+50 seeds of 5,000 rows with `MONITOR_TEST_SCALE` above 1 (nightly); 12 seeds of 120 rows on six pages by default.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.harness import staged
 
 pytestmark = pytest.mark.faults
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
-ROWS = 5_000 if SCALE > 1 else 300
-SEEDS = {"keyset": range(50), "offset": range(50) if SCALE > 1 else range(100, 112)}
+ROWS = 5_000 if SCALE > 1 else 120
+SEEDS = {"keyset": range(50 if SCALE > 1 else 12), "offset": range(100, 150 if SCALE > 1 else 106)}
 
 
 class Mover:
@@ -73,7 +73,7 @@ async def test_rows_that_move_while_they_are_paged_are_neither_missed_nor_double
 ):
     """A vanished row is no mail and, after one 404, no verdict; `offset` paging shifts rows over the edges of pages."""
     if SCALE <= 1:
-        monkeypatch.setattr(qbitflow_v2, "PAGE_ROWS", 50)
+        monkeypatch.setattr(qbitflow_v2, "PAGE_ROWS", ROWS // 6)
     world = healthy(ROWS)
     async with staged(world, sqlite_url, tmp_path / "var") as on:
         on.change(guard=WIDE_OPEN)

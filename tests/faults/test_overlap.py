@@ -25,7 +25,7 @@ from tests.harness import Stage, forever, mac, staged
 pytestmark = pytest.mark.faults
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 STARTS = 50
-ROUNDS = int(20 * SCALE)
+ROUNDS = int(6 * SCALE)
 
 
 class Crowd:

@@ -38,7 +38,7 @@ def shop(opened):
 
 def test_thirty_transitions_of_a_thousand_make_thirty_right_mails_and_a_second_run_none(opened):
     shop = opened(1000, 20)
-    first = shop.monitor("run", *NOW)
+    first = shop.told("run", *NOW)
     assert (first.returncode, len(shop.mails)) == (0, 0)
     assert "1,020 subscriptions" in first.stdout
     assert "recorded only" in first.stdout
@@ -64,14 +64,14 @@ def test_thirty_transitions_of_a_thousand_make_thirty_right_mails_and_a_second_r
         told = {mail.recipients[0] for mail in shop.mails if mail.message["Feedback-ID"].startswith(f"{kind}:")}
         assert owners <= told
 
-    third = shop.monitor("run", *NOW)
+    third = shop.told("run", *NOW)
     assert (third.returncode, len(shop.mails)) == (0, 30)
     assert "none sent" in third.stdout
     assert third.stderr == ""
 
 
 def test_json_on_stdout_is_one_document_with_the_outcome_of_every_account(shop):
-    shop.monitor("run", *NOW)
+    shop.told("run", *NOW)
     shop.cause(paused=2)
     told = json.loads(shop.monitor("run", *NOW, "--format", "json").stdout)
     account = told["accounts"][0]
@@ -114,7 +114,7 @@ def test_what_the_guard_holds_ends_with_3_and_says_why_and_what_to_type(shop):
 
 
 def test_a_dry_run_changes_no_byte_sends_nothing_and_says_what_a_run_then_does(shop):
-    shop.monitor("run", *NOW)
+    shop.told("run", *NOW)
     shop.cause(paused=2, payment_failed__insufficient_balance=1)
     before = {path.name: path.read_bytes() for path in shop.folder.glob("monitor.db*")}
     plan = shop.monitor("run", "--dry-run", *NOW, "--format", "json", "--output", "plan.json")
@@ -126,7 +126,7 @@ def test_a_dry_run_changes_no_byte_sends_nothing_and_says_what_a_run_then_does(s
     lines = told["accounts"][0]["lines"]
     assert Counter(line["what"] for line in lines) == {"send": 3}
     assert all("***@" in line["recipient"] for line in lines)
-    shop.monitor("run", *NOW)
+    shop.told("run", *NOW)
     sent = {mail.message["Message-ID"].strip("<>").partition("@")[0] for mail in shop.mails}
     assert sent == {line["id"] for line in lines}
 
@@ -143,9 +143,10 @@ def test_one_failing_account_stops_no_other_and_its_error_decides_the_exit_code(
     shop.configure(
         more="""
 [accounts.zulu]
-provider = "qbitflow-v1"
+provider = "qbitflow-v2"
 mode = "test"
 base_url = "https://zulu.example"
+campaigns = "monitor.toml"
 api_key = "sk_01980001-0003-7000-8000-000000000000_test_00"
 sender = "billing@zulu.example"
 brand = { name = "Zulu", url = "https://zulu.example" }
@@ -155,7 +156,7 @@ brand = { name = "Zulu", url = "https://zulu.example" }
     told = json.loads(both.stdout)
     assert both.returncode == 2
     assert {one["account"]: one["outcome"] for one in told["accounts"]} == {"acme": "complete", "aaa": "failed"}
-    assert "comes in a later version" in both.stderr
+    assert "come in a later version" in both.stderr
     assert shop.told("run", *NOW, "--account", "acme").returncode == 0
 
 
@@ -223,7 +224,8 @@ BAD_SETTINGS = {
     ),
     "a login in clear": ({"smtp": 'username = "a"\npassword = "b"'}, "smtp.username"),
     "no time zone": ({"more": 'locale = "e n"'}, "accounts.acme.locale"),
-    "a provider of a later version": ({"provider": "qbitflow-v1"}, 'use "qbitflow-v2"'),
+    "a provider nobody knows": ({"provider": "qbitflow-v9"}, "accounts.acme.provider"),
+    "a member by UUID on v1": ({"provider": "qbitflow-v1", "more": 'on_behalf_of = "0198-a"'}, "on_behalf_of"),
     "a key of nobody": ({"key": "sk_01980001-0003-7000-8000-000000000000_test_ffffffffffffffff"}, "api_key"),
     "a database of another kind": ({"database": "mysql://a/b"}, "database.url"),
     "a database in a file": ({"database": "sqlite:///monitor.toml/x.db"}, "database.url"),
@@ -341,7 +343,7 @@ def test_what_time_makes_due_all_at_once_is_held_by_deliver_too(shop):
 
 
 def test_a_database_that_is_read_only_is_named_and_nothing_is_lost(shop):
-    shop.monitor("run", *NOW)
+    shop.told("run", *NOW)
     shop.cause(paused=2)
     database = shop.folder / "monitor.db"
     database.chmod(0o444)
@@ -352,7 +354,7 @@ def test_a_database_that_is_read_only_is_named_and_nothing_is_lost(shop):
         assert "monitor.dbisread-only:givethisuserwriteaccess" in words
     assert len(shop.mails) == 0
     database.chmod(0o600)
-    assert shop.monitor("run", *NOW).returncode == 0
+    assert shop.told("run", *NOW).returncode == 0
     assert len(shop.mails) == 2
 
 

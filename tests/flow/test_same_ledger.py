@@ -63,13 +63,13 @@ async def by_cron_daily(stage) -> None:
 
 
 async def by_cron_often(stage) -> None:
-    for turn in range(DAYS * 12 + 1):
-        stage.world.advance(to=START + timedelta(hours=2 * turn))
+    for turn in range(DAYS * 6 + 1):
+        stage.world.advance(to=START + timedelta(hours=4 * turn))
         await a_pass(stage, trigger="cron")
 
 
 async def by_the_daemon(stage) -> None:
-    await drive(stage, crew_of(stage, schedule="0 9 * * *"), START + timedelta(days=DAYS), every=timedelta(hours=2))
+    await drive(stage, crew_of(stage, schedule="0 9 * * *"), START + timedelta(days=DAYS), every=timedelta(hours=4))
 
 
 async def by_a_job_that_starts_twice(stage) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -29,9 +30,10 @@ from typing import Any
 from monitor.clock import ManualClock
 from monitor.domain.guard import GuardLimits
 from monitor.domain.letter import Brand
-from monitor.domain.model import Mode
+from monitor.domain.model import Kind, Mode
 from monitor.errors import MonitorError
 from monitor.mail.mailer import TemplateMailer
+from monitor.mail.samples import sample
 from monitor.mail.smtp import SmtpTransport
 from monitor.providers import qbitflow_v2
 from monitor.store.engine import Database
@@ -201,6 +203,10 @@ def _fork(values: dict[str, Any]) -> int:
 def _serve() -> None:
     """The warm parent: forks on demand, until its input ends; then nothing of it stays behind."""
     alive: set[int] = set()
+    for kind in Kind:  # or every child compiles the templates again
+        MAILER.make(sample(kind))
+    gc.collect()
+    gc.freeze()  # what the children share is not written to by their collector, so it stays shared
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -174,7 +174,7 @@ ADDRESSES = st.one_of(
 )
 
 
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(all_samples())),
     ADDRESSES,
