@@ -84,6 +84,12 @@ async def answer_asks(conn: AsyncConnection, account_id: int, ext_ids: Collectio
         await conn.execute(update(facts).where(facts.c.id.in_(ids)).values(ask_at=None))
 
 
+async def end_asks(conn: AsyncConnection, account_id: int, ext_id: str, upto: int, now: datetime) -> None:
+    """A payment was read after the fact `upto` was stored: what was told of it has nothing else to say."""
+    ids = await _concerned(conn, account_id, [ext_id], upto)
+    await conn.execute(update(facts).where(facts.c.id.in_(ids)).values(ask_at=None, done_at=now))
+
+
 async def answer_all(conn: AsyncConnection, account_id: int, upto: int) -> None:
     """Everything was read after the fact `upto` was stored. What a reader is busy with is left to it."""
     waiting = (

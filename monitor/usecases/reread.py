@@ -17,13 +17,14 @@ from monitor.domain.model import Source, Status, Told
 from monitor.errors import ProviderError, RateLimitedError
 from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow, find_account
-from monitor.store.asks import Ask, Asked, answer_asks, postpone_asks, take_asks
+from monitor.store.asks import Ask, Asked, answer_asks, end_asks, postpone_asks, take_asks
 from monitor.store.batches import collecting_batch
 from monitor.store.engine import db_now
 from monitor.store.locks import fence
 from monitor.store.subscriptions import load_subscriptions
 from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.observe import Observed, Outcome, observe
+from monitor.usecases.payments import PaymentWalk, reread_payment
 from monitor.usecases.pull import newest_failure
 from monitor.usecases.writing import Pen
 
@@ -78,6 +79,11 @@ async def reread(
         asked = await take_asks(conn, row.id, now, now + LEASE, AT_ONCE)
     done = Reread(more=asked.more)
     tools.failpoint("after_take_asks")
+    if Capability.SUBSCRIPTIONS not in account.provider.capabilities:
+        told = [await _ask_payment(tools, account, row, ask, asked.upto, now) for ask in asked.asks]
+        done.read += sum(isinstance(one, PaymentWalk) for one in told)
+        await _postpone(tools, row, asked, told, now, done)
+        return done
     answers = await _ask_all(tools, account, row, asked.asks)
     for source in (Source.WEBHOOK, Source.LOG):
         pairs = [(ask, one) for ask, one in zip(asked.asks, answers, strict=True) if ask.source is source]
@@ -126,6 +132,20 @@ async def _ask_all(
     return await asyncio.gather(*map(ask_one, asks))
 
 
+async def _ask_payment(
+    tools: Tools, account: Account, row: AccountRow, ask: Ask, upto: int, now: datetime
+) -> PaymentWalk | ProviderError | None:
+    """Read one payment again, where facts are about payments, and store what it shows; None for a 404."""
+    try:
+        read = await reread_payment(tools, account, row, ask.ext_id, now, source=ask.source)
+    except ProviderError as error:
+        return error
+    if read is not None:
+        async with tools.db.write() as conn:
+            await end_asks(conn, row.id, ask.ext_id, upto, now)
+    return read
+
+
 async def _write(
     tools: Tools,
     account: Account,
@@ -162,14 +182,14 @@ async def _postpone(
     tools: Tools,
     row: AccountRow,
     asked: Asked,
-    answers: Sequence[Observed | ProviderError | None],
+    answers: Sequence[Observed | PaymentWalk | ProviderError | None],
     now: datetime,
     done: Reread,
 ) -> None:
     """A 404 proves nothing: a checkout may not be complete yet. An error says nothing about the subscription."""
     again: dict[str, datetime | None] = {}
     for ask, answer in zip(asked.asks, answers, strict=True):
-        if isinstance(answer, Observed):
+        if isinstance(answer, Observed | PaymentWalk):
             continue
         again[ask.ext_id] = _again_at(ask.tries + 1, answer, now)
         if answer is None:
