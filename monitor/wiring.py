@@ -31,6 +31,7 @@ from monitor.providers.billing_platform_hooks import BillingPlatformHooks
 from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
+from monitor.providers.qbitflow_v1 import QBitFlowV1
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.schedule.crew import Charge, Crew
 from monitor.schedule.readers import HookReaders
@@ -267,16 +268,19 @@ def build_account(
         notify_first=chosen.first_run == "notify",
         mail_test_rows=chosen.mail_test_rows,
         guard=_limits(settings.guard_for(chosen)),
+        read_at_once=chosen.read_at_once,
+        daily_requests=chosen.daily_requests,
         hooked=bool(chosen.webhook_secret),
     )
 
 
 def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: OnRequest | None) -> Provider:
-    if chosen.provider != "qbitflow-v2":
+    if chosen.provider == "billing-platform":
         raise ConfigError(
             f'accounts.{chosen.name}.provider: {chosen.provider} comes in a later version; use "qbitflow-v2"'
         )
-    return QBitFlowV2(
+    qbitflow = QBitFlowV1 if chosen.provider == "qbitflow-v1" else QBitFlowV2
+    return qbitflow(
         base_url=chosen.base_url,
         api_key=chosen.api_key.get_secret_value(),
         account=chosen.name,

@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import checking, console, decisions, installing, ledger, letters, running, sandbox, service
+from monitor.cli import (
+    checking,
+    console,
+    decisions,
+    importing,
+    installing,
+    ledger,
+    letters,
+    running,
+    sandbox,
+    service,
+)
 from monitor.cli.demo import command as demo_command
 from monitor.cli.exits import Exit, code_of
 from monitor.errors import MonitorError
@@ -26,6 +37,7 @@ _GROUPS: tuple[Callable[[typer.Typer], None], ...] = (
     ledger.register,
     decisions.register,
     installing.register,
+    importing.register,
     checking.register,
     letters.register,
     sandbox.register,

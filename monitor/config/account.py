@@ -20,6 +20,7 @@ from monitor.config.tables import BrandSettings, GuardSettings, SendWindow, Smtp
 from monitor.config.values import LinkHost, Mailbox, WebAddress, web_address, wrong
 
 _KEY_SHAPE = re.compile(r"sk_[0-9a-fA-F-]{36}_(?P<mode>test|live)_")
+_MEMBER_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _LOCALE_SHAPE = r"^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*$"
 
 
@@ -48,6 +49,10 @@ class Account(Table):
     mail_test_rows: bool = False
     campaigns: Path | None = None
     """None: the campaigns that are shipped."""
+    read_at_once: int = Field(8, ge=1, le=64)
+    """How many subscriptions are read at once where the API has no list (v1)."""
+    daily_requests: int | None = Field(None, ge=100)
+    """The most requests of one day's runs where the API has no list (v1); None: as many as it takes."""
     billing: BillingSettings | None = None
     """Only with provider = "billing-platform", which needs it."""
     webhook_secret: tuple[SecretStr, ...] = ()
@@ -108,6 +113,8 @@ class Account(Table):
                 UUID(self.on_behalf_of)
             except ValueError as error:
                 raise wrong("on_behalf_of", "is no UUID; API v2 names a member by the user's UUID") from error
+        if self.on_behalf_of and self.provider == "qbitflow-v1" and not _MEMBER_NUMBER.fullmatch(self.on_behalf_of):
+            raise wrong("on_behalf_of", "is no number; API v1 names a member by the user's number")
         if self.manage_url and urlsplit(self.manage_url).hostname not in self.allowed_hosts:
             raise wrong("manage_url", "leads to a host that a mail may not link to; add the host to link_hosts")
         return self

@@ -129,6 +129,8 @@ class KnownReader(Protocol):
 
     requests: int
     """Attempts so far, for the account's daily budget."""
+    counted: int
+    """How many of them the budget knows."""
 
     async def read(self, ext_id: str) -> tuple[Snapshot, bytes] | BadRow | None:
         """One known subscription now; None for a 404, a `BadRow` where the API answers but the row breaks rules."""

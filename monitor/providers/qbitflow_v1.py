@@ -75,7 +75,7 @@ class QBitFlowV1(Reader):
                     f"accounts.{account}.on_behalf_of must be a member's number on API v1 (not 0), or be left out"
                 )
             headers["On-Behalf-Of"] = on_behalf_of
-        self.requests = 0
+        self.requests = self.counted = 0
         self._tell = on_request
         client = ApiClient(
             base_url,

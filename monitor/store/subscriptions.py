@@ -66,6 +66,7 @@ async def load_subscriptions(
             subscriptions,
             customers.c.ext_id.label("customer_ext_id"),
             customers.c.deleted.label("customer_deleted"),
+            customers.c.email.label("customer_email"),
         )
         .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
         .where(subscriptions.c.account_id == account_id)
@@ -88,7 +89,7 @@ def read_subscription(row: Row[Any]) -> StoredSubscription:
         snapshot=Snapshot(
             **{name: _enum(name, values[name]) for name in _SNAPSHOT},
             customer_ext_id=values["customer_ext_id"],
-            customer=_owner(values["customer_ext_id"], deleted=values["customer_deleted"]),
+            customer=_owner(values["customer_ext_id"], values["customer_email"], deleted=values["customer_deleted"]),
         ),
         told=Told(**{name: _enum(name, values[name]) for name in _TOLD}),
         situation=Situation(values["situation"]),
@@ -309,8 +310,8 @@ async def to_look_at(conn: AsyncConnection, account_id: int, now: datetime, limi
     return list((await conn.execute(statement)).scalars())
 
 
-def _owner(ext_id: str | None, *, deleted: bool | None) -> CustomerSeen | None:
-    return None if ext_id is None else CustomerSeen(ext_id, deleted=bool(deleted))
+def _owner(ext_id: str | None, email: str | None, *, deleted: bool | None) -> CustomerSeen | None:
+    return None if ext_id is None else CustomerSeen(ext_id, email, deleted=bool(deleted))
 
 
 def _enum(name: str, value: Any) -> Any:

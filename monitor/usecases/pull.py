@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from monitor.domain.diff import state_hash
 from monitor.domain.model import BadRow, FailureSeen, Page, Snapshot, Source, Status, Told, Window
 from monitor.errors import ProviderError
@@ -58,6 +60,11 @@ class Sweep:
     newly_bad: int = 0
     broken: dict[int, str] = field(default_factory=dict)
     interrupted: bool = False
+    gone: int = 0
+    """Known subscriptions that the API answered 404 for, where each is read by itself."""
+    newly_gone: int = 0
+    knows_all: bool = False
+    """No id is left that was found and never read, though a budget may have kept others from being read again."""
 
     @property
     def complete(self) -> bool:
@@ -190,6 +197,7 @@ class Pull:
             policy = self._account.policy(self._row)
             changed = [one for page in pages for one in page.changed]
             outcome = await observe(conn, self._row, policy, changed, self._pen, tools.address_mac)
+            await self._also(conn, pages)
             tools.failpoint("after_observe")
             for page in pages:
                 seen = page.seen | {outcome.ids[ext_id] for ext_id in page.seen_new if ext_id in outcome.ids}
@@ -207,6 +215,9 @@ class Pull:
             tools.failpoint("before_page_commit")
         tools.failpoint("after_page_commit")
         self._count(pages, outcome, len(newly_bad))
+
+    async def _also(self, conn: AsyncConnection, pages: Sequence[Fetched]) -> None:
+        """What else belongs into the transaction of these pages: here, nothing."""
 
     def _count(self, pages: list[Fetched], outcome: Outcome, newly_bad: int) -> None:
         sweep = self._sweep

@@ -41,7 +41,8 @@ from monitor.usecases.gate import Sight, Verdict, pass_gate
 from monitor.usecases.hook_watch import watch_hooks
 from monitor.usecases.identity import CLOCK_TOLERANCE, check_identity
 from monitor.usecases.intake import fold_open_facts, walk_log
-from monitor.usecases.pull import Pull, Sweep
+from monitor.usecases.pull import Sweep
+from monitor.usecases.read_known import Errand, sweep_all
 from monitor.usecases.reread import Joins, reread_all
 from monitor.usecases.tick import look_at_what_is_due
 
@@ -238,8 +239,8 @@ class Run:
             batch_id = await run_batch(conn, row.id, run.id, run.now_at)
             # what a resumed run read before it was killed may be older than a fact
             self._read_since = None if resumed else await newest_fact(conn, row.id)
-        sweep = await Pull(tools, account, row, run, lock=self._lock, batch_id=batch_id).walk()
-        problems += [f"window {number + 1}: {reason}" for number, reason in sorted(sweep.broken.items())]
+        sweep, said, figures = await sweep_all(tools, account, row, run, Errand(self._lock, batch_id))
+        problems += said
         ticked = await look_at_what_is_due(
             tools, account, row, run.now_at, batch_id=batch_id, run_id=run.id, lock=(self._lock, run.token)
         )
@@ -249,8 +250,8 @@ class Run:
             again = await reread_all(tools, account, row, run.now_at, joins=joins)
             sweep.outcome.add(again.outcome)
             problems += again.problems
-        absence = Absence()
-        if sweep.complete:
+        absence = Absence(missing=sweep.newly_gone, gone=sweep.gone)
+        if sweep.complete and Capability.LIST in account.provider.capabilities:
             absence = await ask_missing(tools, account, row, run, batch_id=batch_id, lock=self._lock)
             problems += absence.problems
         report = RunReport(
@@ -261,7 +262,7 @@ class Run:
             baseline=run.baseline,
             problems=problems,
             resumed=resumed,
-            counts=self._counts(sweep, absence, log.facts),
+            counts={**self._counts(sweep, absence, log.facts), **figures},
         )
         if sweep.interrupted:
             return report  # the run row stays unfinished: the next start goes on from here
@@ -324,8 +325,8 @@ class Run:
             if sweep.complete:
                 provider = {"provider": self._account.provider_name, "space_uuid": self._space}
                 await change_account(conn, row.id, sweep_started_at=run.asked_at, **provider)
-                if locked.baselined_at is None:
-                    await change_account(conn, row.id, baselined_at=run.bound_at)
+            if (sweep.complete or sweep.knows_all) and locked.baselined_at is None:
+                await change_account(conn, row.id, baselined_at=run.bound_at)
             if self._reads_all(sweep):
                 await answer_all(conn, row.id, self._read_since or 0)
             if witness is None and self._options.check_witness:

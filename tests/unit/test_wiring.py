@@ -66,10 +66,16 @@ def test_every_choice_of_an_account_reaches_the_use_cases(tmp_path):
     assert (limits.mails_factor, limits.unknown, limits.per_address_24h) == (3, Decimal("0.05"), 3)
 
 
-@pytest.mark.parametrize("provider", ["qbitflow-v1", "billing-platform"])
+@pytest.mark.parametrize("provider", ["billing-platform"])
 def test_a_provider_of_a_later_version_is_refused_with_the_one_to_use(tmp_path, provider):
     with pytest.raises(ConfigError, match=r'accounts\.acme\.provider: .*use "qbitflow-v2"'):
         account(settings(tmp_path, provider=provider))
+
+
+def test_an_account_of_api_v1_reads_known_ids_as_configured(tmp_path):
+    built = account(settings(tmp_path, provider="qbitflow-v1", read_at_once=3, daily_requests=500, on_behalf_of="7"))
+    assert (built.provider.name, built.provider_name) == ("qbitflow-v1", "qbitflow-v1")
+    assert (built.read_at_once, built.daily_requests) == (3, 500)
 
 
 def test_campaigns_of_ones_own_are_refused_and_never_silently_ignored(tmp_path):

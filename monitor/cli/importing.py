@@ -1,0 +1,108 @@
+"""`import-ids` and `import-contacts`: what an API does not tell comes from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.cli import console
+from monitor.cli.console import ConfigOption, Format, FormatOption
+from monitor.cli.exits import Exit
+from monitor.cli.stop import Stop
+from monitor.errors import ConfigError
+from monitor.usecases.context import Account, Tools
+from monitor.usecases.importing import Imported, import_contacts, import_ids
+
+MOST_NAMED = 5
+FileArgument = Annotated[Path, typer.Argument(help="The file, UTF-8.")]
+OneAccountOption = Annotated[
+    str | None, typer.Option("--account", "-a", help="The account; may be left out where there is only one.")
+]
+_Act = Callable[[Tools, Account, Iterable[str]], Coroutine[Any, Any, Imported]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("import-ids", epilog="Example:  `monitor import-ids subscriptions.csv`", rich_help_panel="Set up")(ids)
+    app.command(
+        "import-contacts", epilog="Example:  `monitor import-contacts customers.csv`", rich_help_panel="Set up"
+    )(contacts)
+
+
+def ids(
+    file: FileArgument,
+    config: ConfigOption = None,
+    account: OneAccountOption = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Bring in ids of subscriptions that API v1 cannot list: a CSV, or one a line. The next run reads them.
+
+    The same file again changes nothing. Exit code 1 when a line holds no id; the others are imported.
+    """
+    _import(file, config, account, output_format, import_ids)
+
+
+def contacts(
+    file: FileArgument,
+    config: ConfigOption = None,
+    account: OneAccountOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite known addresses where the file has another one.")
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Bring in address, locale and time zone of customers: a CSV with headings customer, address, locale, zone.
+
+    The same file again changes nothing. Exit code 1 when a line cannot be used; the others are imported.
+    """
+
+    async def act(tools: Tools, chosen: Account, lines: Iterable[str]) -> Imported:
+        return await import_contacts(tools, chosen, lines, replace_addresses=replace)
+
+    _import(file, config, account, output_format, act)
+
+
+def _import(file: Path, config: Path | None, account: str | None, output_format: Format, act: _Act) -> None:
+    async def body(stop: Stop) -> int:
+        lines = _read(file)
+        async with console.opened(config, stop=stop) as wiring:
+            names = wiring.account_names(account)
+            if len(names) != 1:
+                raise ConfigError(f"--account: there are several accounts ({', '.join(names)}); name one")
+            done = await act(wiring.tools, wiring.account(names[0]), lines)
+        _tell(names[0], done, output_format)
+        return Exit.FAILURES if done.bad else Exit.DONE
+
+    console.operate(body)
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{file}: cannot be read ({reason})") from None
+
+
+def _tell(account: str, done: Imported, output_format: Format) -> None:
+    if output_format is Format.JSON:
+        bad = [{"line": number, "reason": reason} for number, reason in done.bad]
+        counts = {name: getattr(done, name) for name in ("lines", "new", "changed", "unchanged", "kept")}
+        console.print_json({"account": account, **counts, "without_address": done.without_address, "bad": bad})
+        return
+    console.say(
+        f"{account}: {done.lines} lines: {done.new} new, {done.changed} changed, {done.unchanged} known already"
+    )
+    if done.kept:
+        console.say(f"{done.kept} customers have another address already; it was kept (--replace overwrites it)")
+    if done.without_address:
+        console.say(
+            f"{done.without_address} customers have no address: their mails are voided with the rule no_address"
+        )
+    for number, reason in done.bad[:MOST_NAMED]:
+        console.warn(f"line {number}: {reason}")
+    if len(done.bad) > MOST_NAMED:
+        console.warn(f"... and {len(done.bad) - MOST_NAMED} more lines that could not be used")
