@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import BaseLoader, StrictUndefined, Template, TemplateRuntimeError, nodes
@@ -83,9 +84,8 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
         self.stylesheet = stylesheet
         self.line_maps: dict[str, list[int]] = {}
         self.add_extension(InlineCss)
-        self.install_gettext_callables(  # type: ignore[attr-defined]  # added by the i18n extension
-            _gettext, _ngettext, newstyle=True
-        )
+        self.newstyle_gettext = True  # sentences fill in their names by themselves, escaped where they are markup
+        self.globals |= {"_": _gettext, "gettext": _gettext, "ngettext": _ngettext}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """No methods of texts: `format`, `center` and their like make text without end."""
@@ -100,8 +100,12 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
         raise SecurityError(f"the operator {operator} is not available in mails ({context.name})")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call as the sandbox does, counted."""
+        """Call as the sandbox does, counted. Translations are most calls, and ours: they need no other check."""
         _step()
+        if obj is _gettext or obj is _ngettext:
+            kwargs.pop("_loop_vars", None)
+            kwargs.pop("_block_vars", None)
+            return _measured(obj(context, *args, **kwargs))
         return _measured(super().call(context, obj, *args, **kwargs))
 
     def get_template(
@@ -140,6 +144,11 @@ def wrapped(text: str, indent: int = 0) -> str:
     margin = " " * min(indent, 8)
     if len(margin) + len(text) <= TEXT_WIDTH and "\n" not in text:
         return margin + text
+    return _broken(text, margin)
+
+
+@lru_cache(maxsize=256)  # half of the paragraphs stand in every mail
+def _broken(text: str, margin: str) -> str:
     lines: list[str] = []
     line = margin
     for word in text.split(" "):
@@ -186,13 +195,19 @@ def _measured(value: Any) -> Any:
 
 
 @pass_context
-def _gettext(context: Context, message: str) -> str:
-    return str(context["catalog"].gettext(message))
+def _gettext(context: Context, message: str, /, **names: Any) -> str:
+    return _filled(context, context["catalog"].gettext(message), names)
 
 
 @pass_context
-def _ngettext(context: Context, singular: str, plural: str, number: int) -> str:
-    return str(context["catalog"].ngettext(singular, plural, number))
+def _ngettext(context: Context, singular: str, plural: str, num: int, /, **names: Any) -> str:
+    return _filled(context, context["catalog"].ngettext(singular, plural, num), {"num": num, **names})
+
+
+def _filled(context: Context, text: str, names: Mapping[str, Any]) -> str:
+    """The sentence with its names; in HTML the sentence is markup, and the names are escaped."""
+    sentence = Markup(text) if context.eval_ctx.autoescape else text  # noqa: S704  # a template's text, not a customer's
+    return sentence % names
 
 
 def variables_for(facts: Mapping[str, Any], catalog: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ WORDS = frozenset(
 """What `words.txt` and `frame.txt` may set; a name with a leading underscore is their own business."""
 _REQUIRED = ("heading", "lead")
 _NO_WORDS = {word: UnknownFact(hint=f"{word} is not set by words.txt") for word in WORDS}
+_AT_ONCE = 16  # pieces between two looks at the length; each is 1 MiB at most
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -118,11 +120,10 @@ class Renderer:
         pieces: list[str] = []
         length = 0
         try:
-            for piece in self._template(name).generate(variables):
-                pieces.append(piece)
-                length += len(piece)
-                if length > LONGEST_OUTPUT:
-                    break
+            stream = self._template(name).generate(variables)
+            while length <= LONGEST_OUTPUT and (some := list(islice(stream, _AT_ONCE))):
+                pieces += some
+                length += sum(map(len, some))
         except Exception as error:
             raise self._explained(error, name) from error
         if length > LONGEST_OUTPUT:

@@ -29,7 +29,6 @@ MAILS_PER_CONNECTION = 100
 _LONGEST_TEXT = 500
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_LEADING_DOT = re.compile(rb"(?m)^\.")
 _ATOM = r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff<>(),:;@\[\]\\\"]+"
 _PLAIN_ADDRESS = re.compile(f"{_ATOM}@{_ATOM}")
 _CLOSING = 421
@@ -176,7 +175,7 @@ class SmtpSession:
         self._in_transaction = False
 
     async def _mail_and_rcpt(self, sender: str, recipient: str) -> Reply:
-        # aiosmtplib would mail to the first address it finds in the text, which need not be the one that was meant.
+        # Anything but one plain mailbox could end the command, or name somebody who was not meant.
         if not (_PLAIN_ADDRESS.fullmatch(sender) and _PLAIN_ADDRESS.fullmatch(recipient)):
             raise UnmailableAddressError("the address is not one plain name@host")
         international = not (sender.isascii() and recipient.isascii())
@@ -185,9 +184,11 @@ class SmtpSession:
         self._mails += 1
         self._in_transaction = True
         encoding = "utf-8" if international else "ascii"
-        options = ["SMTPUTF8"] if international else []
-        await self._ask(Phase.MAIL, self._client.mail(sender, options=options, encoding=encoding))
-        return await self._ask(Phase.RCPT, self._client.rcpt(recipient, encoding=encoding))
+        options = [b"SMTPUTF8"] if international else []
+        # Its own `mail` and `rcpt` parse the address once more, as a header's: a third of the time of an envelope.
+        origin, target = f"FROM:<{sender}>".encode(encoding), f"TO:<{recipient}>".encode(encoding)
+        await self._ask(Phase.MAIL, self._client.execute_command(b"MAIL", origin, *options))
+        return await self._ask(Phase.RCPT, self._client.execute_command(b"RCPT", target))
 
     async def body(self, message: bytes) -> Reply:
         wait = self._transport.timeouts.data.total_seconds()
@@ -295,7 +296,10 @@ def _is_closed(error: ConnectionFailedError | ReplyError) -> bool:
 
 def _dotted(message: bytes) -> bytes:
     """The message as it stands on the wire: CRLF line ends, leading dots doubled, the final dot (RFC 5321 4.5.2)."""
-    lines = _LINE_END.sub(b"\r\n", message)
-    if not lines.endswith(b"\r\n"):
-        lines += b"\r\n"
-    return _LEADING_DOT.sub(b"..", lines) + b".\r\n"
+    ends = message.count(b"\r\n")
+    if ends != message.count(b"\n") or ends != message.count(b"\r"):  # ours never has any other: looking is cheaper
+        message = _LINE_END.sub(b"\r\n", message)
+    dotted = message.replace(b"\r\n.", b"\r\n..")
+    start = b"." if dotted.startswith(b".") else b""
+    end = b"" if dotted.endswith(b"\r\n") else b"\r\n"
+    return start + dotted + end + b".\r\n"

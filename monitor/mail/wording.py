@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -39,9 +39,9 @@ class Wording:
         self.lang = str(locale).replace("_", "-")
         self.is_rtl = locale.character_order == "right-to-left"
         cldr = Locale.parse(_CLDR_FOR.get(str(locale), str(locale)))
-        self._day = _skeleton(cldr, "MMMMd", "MMMd")
-        self._date = _skeleton(cldr, "MMMMEEEEd", "MMMMEd", "MMMEd")
-        self._dated = parse_pattern(cldr.date_formats["long"])
+        self._day = _each_once(_skeleton(cldr, "MMMMd", "MMMd"), cldr)
+        self._date = _each_once(_skeleton(cldr, "MMMMEEEEd", "MMMMEd", "MMMEd"), cldr)
+        self._dated = _each_once(parse_pattern(cldr.date_formats["long"]), cldr)
         self._time = _skeleton(cldr, "Hm")
         self._cldr = cldr
         latin = cldr.number_symbols.get("latn") or {}
@@ -49,15 +49,15 @@ class Wording:
 
     def day(self, local: datetime) -> str:
         """`9 April`."""
-        return self._day.apply(local, self._cldr)
+        return self._day(local.date())
 
     def date(self, local: datetime) -> str:
         """`Thursday 9 April`."""
-        return self._date.apply(local, self._cldr)
+        return self._date(local.date())
 
     def dated(self, local: datetime) -> str:
         """`9 April 2026`: for what may be years ago."""
-        return self._dated.apply(local, self._cldr)
+        return self._dated(local.date())
 
     def full(self, local: datetime) -> str:
         """`Thursday 9 April, 11:00, Budapest time`."""
@@ -192,6 +192,11 @@ def _catalog(path: str, text: str) -> Translations:
         return Translations(compiled)
     except Exception as error:  # the reader raises its own and many built-in errors
         raise RenderError(f"the catalog cannot be read: {error}", template=path) from error
+
+
+def _each_once(pattern: DateTimePattern, locale: Locale) -> Callable[[date], str]:
+    """Dates written by this pattern; the mails of a day name the same few, so each is worked out once."""
+    return lru_cache(maxsize=1024)(lambda day: pattern.apply(day, locale))
 
 
 def _skeleton(locale: Locale, *names: str) -> DateTimePattern:

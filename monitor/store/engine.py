@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, ColumnElement, event, literal_column, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from monitor.errors import ConfigError, StoreError
+from monitor.store.types import Instant
 
 BUSY_TIMEOUT_MS = 30_000
 _NETWORK_DISKS = frozenset(
@@ -113,6 +114,14 @@ async def db_now(conn: AsyncConnection) -> datetime:
         return value.astimezone(UTC)  # type: ignore[no-any-return]  # psycopg gives an aware datetime
     value = (await conn.execute(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))).scalar_one()
     return datetime.fromisoformat(f"{value}+00:00")
+
+
+def db_clock_after(dialect: str, wait: timedelta) -> ColumnElement[datetime]:
+    """The database's clock that much later, for a statement to write: what `db_now` would ask for first."""
+    seconds = int(wait.total_seconds())
+    if dialect == "postgresql":
+        return literal_column(f"clock_timestamp() + interval '{seconds} seconds'", Instant())
+    return literal_column(f"strftime('%Y-%m-%dT%H:%M:%f', 'now', '+{seconds} seconds') || '000+00:00'", Instant())
 
 
 def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:

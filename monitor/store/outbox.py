@@ -1,26 +1,51 @@
-"""The outbox machine: every change names the state it expects and reports how many rows obeyed.
+"""The outbox machine while mails wait: every change names the state it expects and reports how many rows obeyed.
 
 docs/architecture.md draws it. Nothing here commits; a transition whose row is in another state by now simply does
-nothing, which is how two workers never send the same mail.
+nothing. `transit` has the states of a mail that is on its way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Row, bindparam, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Insert,
+    Integer,
+    String,
+    Text,
+    bindparam,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from monitor.domain.intents import REVIVABLE
 from monitor.domain.model import BatchState, Kind, MailRecord, NotificationState
+from monitor.store.given import ROWS, as_json, given_rows
 from monitor.store.inserting import insert_into
-from monitor.store.schema import accounts, attempts, batches, notifications, templates
+from monitor.store.schema import attempts, batches, notifications, templates
+from monitor.store.types import Instant
 
 S = NotificationState
+_ATTEMPT: dict[str, TypeEngine[Any]] = {
+    "notification_id": String(),
+    "copy": Integer(),
+    "token": Integer(),
+    "phase": String(),
+    "code": Integer(),
+    "enhanced": String(),
+    "outcome": String(),
+    "detail": Text(),
+    "at": Instant(),
+}
 WAITING = (S.STAGED, S.HELD, S.READY)
-MAX_COPIES = 2
 
 
 def in_states(*states: NotificationState) -> ColumnElement[bool]:
@@ -124,78 +149,6 @@ async def snooze(conn: AsyncConnection, notification_id: str, until: datetime, r
     return done.rowcount == 1
 
 
-async def claim(
-    conn: AsyncConnection, notification_id: str, *, owner: str, until_at: datetime, values: Mapping[str, Any]
-) -> int | None:
-    """Ready | ambiguous -> claimed under a new token, which is returned; None when another worker was faster.
-
-    Only while its batch is open: what the guard holds stays where it is, whoever asks.
-    """
-    opened = select(batches.c.id).where(batches.c.state == BatchState.OPEN)
-    done = await conn.execute(
-        update(notifications)
-        .where(
-            notifications.c.id == notification_id,
-            notifications.c.state.in_((S.READY, S.AMBIGUOUS)),
-            notifications.c.batch_id.in_(opened),
-        )
-        .values(state=S.CLAIMED, token=notifications.c.token + 1, owner=owner, until_at=until_at, **values)
-        .returning(notifications.c.token),
-    )
-    token: int | None = done.scalar_one_or_none()
-    return token
-
-
-async def mark_in_data(
-    conn: AsyncConnection, notification_id: str, *, owner: str, token: int, at: datetime, values: Mapping[str, Any]
-) -> int | None:
-    """Claimed -> in_data, just before the body leaves; returns which copy this is.
-
-    None: the claim is not ours any more, both copies are spent, or the account was paused meanwhile: the kill switch is
-    read here, before every single mail. Then nothing may be sent.
-    """
-    paused = select(accounts.c.id).where(accounts.c.paused_at.is_not(None))
-    done = await conn.execute(
-        update(notifications)
-        .where(
-            notifications.c.id == notification_id,
-            notifications.c.state == S.CLAIMED,
-            notifications.c.owner == owner,
-            notifications.c.token == token,
-            notifications.c.copies < MAX_COPIES,
-            notifications.c.account_id.not_in(paused),
-        )
-        .values(state=S.IN_DATA, copies=notifications.c.copies + 1, in_data_at=at, **values)
-        .returning(notifications.c.copies),
-    )
-    copy: int | None = done.scalar_one_or_none()
-    return copy
-
-
-async def settle(
-    conn: AsyncConnection,
-    notification_id: str,
-    *,
-    expect: NotificationState,
-    token: int | None,
-    to: NotificationState,
-    copies_back: bool = False,
-    values: Mapping[str, Any] | None = None,
-) -> bool:
-    """Claimed | in_data -> its outcome; False when the claim is not ours any more.
-
-    `copies_back`: the server said no at the dot, so no copy was delivered.
-    """
-    changes: dict[str, Any] = {"state": to, "owner": None, "until_at": None, **(values or {})}
-    if copies_back:
-        changes["copies"] = notifications.c.copies - 1
-    ours = (notifications.c.id == notification_id) & (notifications.c.state == expect)
-    if token is not None:
-        ours &= notifications.c.token == token
-    done = await conn.execute(update(notifications).where(ours).values(**changes))
-    return done.rowcount == 1
-
-
 async def poison(
     conn: AsyncConnection, notification_id: str, *, again: datetime | None, poisoned: int, why: str
 ) -> bool:
@@ -218,16 +171,7 @@ async def keep_template(conn: AsyncConnection, digest: str, files: str) -> None:
 async def record_attempts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write what happened at the server; insert-only, so a fenced-off worker's late news is kept too."""
     if rows:
-        await conn.execute(insert(attempts), list(rows))
-
-
-async def leased(conn: AsyncConnection, account_id: int) -> list[Row[Any]]:
-    """Rows that some worker holds: id, state, owner, until_at, token, copies."""
-    n = notifications.c
-    statement = select(n.id, n.state, n.owner, n.until_at, n.token, n.copies).where(
-        n.account_id == account_id, in_states(S.CLAIMED, S.IN_DATA)
-    )
-    return list(await conn.execute(statement))
+        await conn.execute(_record(conn.dialect.name), {ROWS: as_json(rows)})
 
 
 async def ready_ids(
@@ -249,3 +193,9 @@ async def ready_ids(
         .limit(limit)
     )
     return list((await conn.execute(statement)).scalars())
+
+
+@cache
+def _record(dialect: str) -> Insert:
+    given = given_rows(dialect, _ATTEMPT)
+    return insert(attempts).from_select(list(_ATTEMPT), select(*given.c))

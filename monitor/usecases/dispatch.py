@@ -8,51 +8,38 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.backoff import next_poison_try
 from monitor.domain.guard import Breaker
 from monitor.domain.halt import Halt, HaltRule
-from monitor.domain.model import NotificationState, Source
-from monitor.domain.still_due import Answer, Case, Do, still_due
-from monitor.errors import MailError, ProviderError, RenderError, UnmailableAddressError
+from monitor.domain.model import NotificationState
+from monitor.domain.still_due import Answer, Do
+from monitor.errors import MailError, RenderError, UnmailableAddressError
 from monitor.mail.transport import Transport
 from monitor.store.accounts import AccountRow, change_account, find_account
-from monitor.store.batches import collecting_batch
-from monitor.store.cases import StoredMail, load_mails, recent_mails, recent_verdicts, waiting
-from monitor.store.catalog import suppressed
+from monitor.store.cases import StoredMail, recent_verdicts, waiting
 from monitor.store.engine import db_now
-from monitor.store.outbox import (
-    MAX_COPIES,
-    claim,
-    hold,
-    leased,
-    poison,
-    ready_ids,
-    record_attempts,
-    settle,
-    snooze,
-    void,
-)
+from monitor.store.outbox import hold, poison, ready_ids, record_attempts, snooze, void
+from monitor.store.transit import MAX_COPIES, Outcome, Wanted, claim, leased, settle
 from monitor.usecases.context import Account, Tools
-from monitor.usecases.letters import LetterDesk
+from monitor.usecases.inquiry import Inquiry
+from monitor.usecases.letters import LetterDesk, MadeMail
 from monitor.usecases.marks import ClaimedMail, Posted
-from monitor.usecases.observe import Observed, observe
 from monitor.usecases.post import PostOffice
-from monitor.usecases.writing import Pen
 
 S = NotificationState
 CLAIM_AT_ONCE = 50
 CONNECTIONS = 4
 LEASE = timedelta(minutes=15)
 SENDER_PAUSE = timedelta(minutes=15)
-_ASK_AT_ONCE = 4
 _API_DOWN_WAIT = timedelta(minutes=5)
-_LAST_HOURS = timedelta(hours=6)  # before not_after: facts up to a day old must do when the API is down
-_OLD_FACTS = timedelta(hours=24)
+_NO_REPLY = {"phase": "data", "outcome": "ambiguous", "detail": "the worker died before it saw a reply"}
 
 
 @dataclass(slots=True)
@@ -90,9 +77,8 @@ class Dispatch:
         self._transport = transport
         self._desk = desk
         self._delivery = Delivery()
-        self._asked: set[str] = set()
+        self._inquiry = Inquiry(tools, account)
         self._skip: set[str] = set()
-        self._kinds: dict[str, str] = {}
 
     async def deliver(self, now: datetime, *, turn: int | None = None) -> Delivery:
         """Deliver until nothing is ready, the sender must pause, or a stop signal. `now` is the decision's instant.
@@ -100,40 +86,50 @@ class Dispatch:
         `turn` ends the pass after so many claims at the latest, so that other accounts get theirs (`Delivery.more`).
         """
         await self.settle_dead()
-        breaker = await self._breaker()
+        office = PostOffice(
+            self._tools,
+            self._transport,
+            account_id=self._row.id,
+            breaker=await self._breaker(),
+            now=now,
+            connections=CONNECTIONS,
+        )
+        async with office:
+            await self._send_all(office, now, turn)
+            await office.finish()
+        self._count(office.posted)
+        await self._pause_or_stop(office.posted, now)
+        async with self._tools.db.read() as conn:
+            self._delivery.waiting, self._delivery.waiting_until = await waiting(conn, self._row.id, now)
+        self._delivery.problems += self._inquiry.problems
+        return self._delivery
+
+    async def _send_all(self, office: PostOffice, now: datetime, turn: int | None) -> None:
+        """Claim and hand over until nothing is ready, the turn is over, or nothing more will leave."""
         claimed = 0
-        while not self._tools.stopping():
+        while not office.halted:
+            outstanding = office.outstanding  # before the look: what is settled meanwhile may be ready again
             async with self._tools.db.read() as conn:
                 # read anew before every CLAIM: whoever pauses the account wants it now
                 self._row = await find_account(conn, self._row.name) or self._row
-                self._delivery.stopped_by = self._delivery.stopped_by or self._paused(now)
+                self._delivery.stopped_by = self._paused(now)
                 if self._delivery.stopped_by is not None:
-                    break
+                    return
                 ids = await ready_ids(conn, self._row.id, now, CLAIM_AT_ONCE, self._skip)
-            if not ids:
-                break
-            if turn is not None and claimed >= turn:
+            if not ids and outstanding:
+                await office.finish()
+            elif not ids:
+                return
+            elif turn is not None and claimed >= turn:
                 self._delivery.more = True
-                break
-            mails = await self._claim(ids if turn is None else ids[: turn - claimed], now)
-            claimed += len(mails)
-            if not mails:
-                continue
-            self._tools.failpoint("after_claim")
-            office = PostOffice(
-                self._tools,
-                self._transport,
-                account_id=self._row.id,
-                breaker=breaker,
-                now=now,
-                connections=CONNECTIONS,
-            )
-            posted = await office.send(mails)
-            breaker = office.breaker
-            await self._account_for(posted, now)
-        async with self._tools.db.read() as conn:
-            self._delivery.waiting, self._delivery.waiting_until = await waiting(conn, self._row.id, now)
-        return self._delivery
+                return
+            else:
+                mails = await self._claim(ids if turn is None else ids[: turn - claimed], now)
+                claimed += len(mails)
+                if mails:
+                    self._tools.failpoint("after_claim")
+                    await office.send(mails)
+            self._count(office.posted)
 
     async def settle_dead(self) -> None:
         """Take back what dead workers held: claimed mails were certainly not sent, in_data ones are in doubt.
@@ -142,34 +138,15 @@ class Dispatch:
         """
         async with self._tools.db.write() as conn:
             wall = await db_now(conn)
-            for row in await leased(conn, self._row.id):
-                expired = row.until_at is None or row.until_at < wall
-                if not (expired or self._tools.locks.is_dead(row.owner or "")):
-                    continue
-                state = S(row.state)
-                to = S.READY if row.copies == 0 else S.AMBIGUOUS
-                if row.copies >= MAX_COPIES and state is S.IN_DATA:
-                    to = S.UNSETTLED
-                moved = await settle(
-                    conn, row.id, expect=state, token=row.token, to=to, values={"reason": "worker_died"}
-                )
-                self._delivery.rescued += moved
-                if moved and state is S.IN_DATA:
-                    self._delivery.ambiguous += 1
-                    await record_attempts(
-                        conn,
-                        [
-                            {
-                                "notification_id": row.id,
-                                "copy": row.copies,
-                                "token": row.token,
-                                "phase": "data",
-                                "outcome": "ambiguous",
-                                "detail": "the worker died before it saw a reply",
-                                "at": wall,
-                            }
-                        ],
-                    )
+            dead = [row for row in await leased(conn, self._row.id) if self._is_dead(row, wall)]
+            moved = await settle(conn, map(_taken_back, dead))
+            doubtful = [row for row in dead if row.id in moved and row.state == S.IN_DATA]
+            await record_attempts(conn, [{**_NO_REPLY, **_copy_of(row), "at": wall} for row in doubtful])
+        self._delivery.rescued += len(moved)
+        self._delivery.ambiguous += len(doubtful)
+
+    def _is_dead(self, row: Row[Any], wall: datetime) -> bool:
+        return row.until_at is None or row.until_at < wall or self._tools.locks.is_dead(row.owner or "")
 
     def _paused(self, now: datetime) -> Halt | None:
         if self._row.paused_at is not None:
@@ -185,131 +162,68 @@ class Dispatch:
             return Breaker(tuple(await recent_verdicts(conn, self._row.id, since, Breaker.WINDOW)))
 
     async def _claim(self, ids: Sequence[str], now: datetime) -> list[ClaimedMail]:
-        """CLAIM: examine these mails, and take those that may leave now."""
-        answers = await self._examine(ids, now)
-        stale = [mail for mail, answer in answers if answer.do is Do.ASK]
-        if stale:
-            await self._ask_api(stale, now)
-            answers = await self._examine(ids, now)
-            for mail, _ in answers:
-                if mail.state is S.VOIDED and mail.id in self._asked:  # what was read ended its episode
-                    self._voided(mail, mail.reason or "")
-        claimed = []
+        """CLAIM: examine these mails, make those that may leave now (no transaction is open meanwhile), take them."""
+        answers = await self._inquiry.answers(self._row, ids, now)
+        for mail in self._inquiry.ended(answers):
+            self._voided(mail, mail.reason or "")
+        due = [mail for mail, answer in answers if answer.do is Do.SEND]
+        await self._desk.read(self._tools.db, self._row.id, due)
+        made, faults = await self._make(due, now)
         async with self._tools.db.write() as conn:
-            until_at = await db_now(conn) + LEASE
             for mail, answer in answers:
-                made = await self._obey(conn, mail, answer, now, until_at)
-                if made is not None:
-                    claimed.append(made)
-        return claimed
+                if answer.do is not Do.SEND:
+                    await self._obey(conn, mail, answer, now)
+            for mail, error in faults:
+                await self._cannot_be_made(conn, mail, error, now)
+            if not made:
+                return []
+            await self._desk.keep(conn)
+            wanted = [Wanted(one.mail.id, one.mail.address_mac, one.variant) for one in made]
+            tokens = await claim(conn, wanted, owner=self._tools.owner, lease=LEASE)
+        self._skip |= {one.mail.id for one in made} - tokens.keys()  # another worker's by now
+        return [one.claimed(tokens[one.mail.id]) for one in made if one.mail.id in tokens]
 
-    async def _examine(self, ids: Sequence[str], now: datetime) -> list[tuple[StoredMail, Answer]]:
-        async with self._tools.db.read() as conn:
-            wall = await db_now(conn)
-            mails = await load_mails(conn, self._row.id, ids)
-            macs = [mail.address_mac for mail in mails if mail.address_mac]
-            scopes = await suppressed(conn, self._row.id, macs)
-            recent = await recent_mails(conn, self._row.id, macs, now)
-        result = []
+    async def _make(
+        self, mails: Sequence[StoredMail], now: datetime
+    ) -> tuple[list[MadeMail], list[tuple[StoredMail, MailError]]]:
+        """The messages, and those of which none can be made. Between two of them the connections have their turn."""
+        made: list[MadeMail] = []
+        faults: list[tuple[StoredMail, MailError]] = []
         for mail in mails:
-            count, oldest = recent.get(mail.address_mac or "", (0, None))
-            case = self._case(mail, wall, frozenset(scopes.get(mail.address_mac or "", ())), count, oldest)
-            answer = still_due(case, now)
-            if answer.do is Do.SEND and mail.address_mac:
-                recent[mail.address_mac] = (count + 1, oldest)
-            result.append((mail, answer))
-        return result
+            try:
+                made.append(self._desk.make(self._account, mail, now))
+            except MailError as error:
+                faults.append((mail, error))
+            await asyncio.sleep(0)
+        return made, faults
 
-    def _read_at(self, mail: StoredMail) -> datetime:
-        """When this subscription was read last, alone or by a complete sweep (the database's clock)."""
-        read_at = mail.subscription.asked_at
-        return read_at if self._row.sweep_started_at is None else max(read_at, self._row.sweep_started_at)
-
-    def _case(
-        self, mail: StoredMail, wall: datetime, scopes: frozenset[str], count: int, oldest: datetime | None
-    ) -> Case:
-        account = self._account
-        return Case(
-            kind=mail.kind,
-            step=mail.step,
-            urgency=mail.urgency,
-            not_after=mail.not_after,
-            episode=mail.episode,
-            snapshot=mail.subscription.snapshot,
-            told=mail.subscription.told,
-            situation_open=mail.situation_open,
-            address=mail.address,
-            deleted=mail.deleted,
-            erased=mail.erased,
-            test_allowed=account.mail_test_rows,
-            facts_age=wall - self._read_at(mail),
-            suppressed_in=scopes,
-            mails_24h=count,
-            oldest_24h_at=oldest,
-            customer_zone=mail.zone,
-            account_zone=account.zone,
-            window=account.window,
-            limits=account.guard,
-            asked=mail.id in self._asked,
-            customer_key=mail.customer_key,
-            released=mail.released,
-        )
-
-    async def _obey(
-        self, conn: AsyncConnection, mail: StoredMail, answer: Answer, now: datetime, until_at: datetime
-    ) -> ClaimedMail | None:
-        if answer.do is Do.SEND:
-            return await self._take(conn, mail, now, until_at)
-        if mail.state is S.AMBIGUOUS and answer.do is not Do.SNOOZE:
+    async def _obey(self, conn: AsyncConnection, mail: StoredMail, answer: Answer, now: datetime) -> None:
+        if mail.state is S.AMBIGUOUS and answer.do in {Do.VOID, Do.HOLD}:
             await self._leave_unsettled(conn, mail, answer)
-        elif answer.do is Do.VOID and await void(conn, mail.id, answer.rule, answer.why):
-            self._voided(mail, answer.rule)
-        elif answer.do is Do.HOLD and await hold(conn, mail.id, answer.rule):
-            self._delivery.held += 1
-            self._delivery.by_kind[mail.kind.value, "held"] += 1
-            self._delivery.problems.append(answer.why)
-        elif answer.do in {Do.SNOOZE, Do.ASK}:
-            until = answer.until or now + _API_DOWN_WAIT
-            if await snooze(conn, mail.id, until, answer.rule):
-                self._delivery.snoozed[answer.rule] += 1
-            self._skip.add(mail.id)
-        return None
+        elif answer.do is Do.VOID:
+            if await void(conn, mail.id, answer.rule, answer.why):
+                self._voided(mail, answer.rule)
+        elif answer.do is Do.HOLD:
+            if await hold(conn, mail.id, answer.rule):
+                self._delivery.held += 1
+                self._delivery.by_kind[mail.kind.value, "held"] += 1
+                self._delivery.problems.append(answer.why)
+        elif await snooze(conn, mail.id, answer.until or now + _API_DOWN_WAIT, answer.rule):
+            self._delivery.snoozed[answer.rule] += 1
 
     async def _leave_unsettled(self, conn: AsyncConnection, mail: StoredMail, answer: Answer) -> None:
         """A mail in doubt that is not due any more is not resent: it may have been delivered, and says so."""
-        moved = await settle(
-            conn,
-            mail.id,
-            expect=S.AMBIGUOUS,
-            token=None,
-            to=S.UNSETTLED,
-            values={"reason": answer.rule, "why": answer.why},
-        )
-        self._delivery.ambiguous += moved
+        move = Outcome(mail.id, S.AMBIGUOUS, S.UNSETTLED, token=None, reason=answer.rule, why=answer.why)
+        self._delivery.ambiguous += len(await settle(conn, [move]))
 
-    async def _take(
-        self, conn: AsyncConnection, mail: StoredMail, now: datetime, until_at: datetime
-    ) -> ClaimedMail | None:
-        try:
-            made = await self._desk.make(conn, self._account, self._row.id, mail, now)
-        except UnmailableAddressError as error:
-            if mail.copies:
-                await self._leave_unsettled(conn, mail, Answer(Do.VOID, "unmailable", str(error)))
-            elif await void(conn, mail.id, "unmailable", str(error)):
-                self._voided(mail, "unmailable")
-            return None
-        except MailError as error:
+    async def _cannot_be_made(self, conn: AsyncConnection, mail: StoredMail, error: MailError, now: datetime) -> None:
+        """An address that cannot be mailed ends this mail; what else fails may be mended, so it waits an hour."""
+        if not isinstance(error, UnmailableAddressError):
             await self._poisoned(conn, mail, error, now)
-            return None
-        token = await claim(
-            conn,
-            mail.id,
-            owner=self._tools.owner,
-            until_at=until_at,
-            values={"address_mac": mail.address_mac, "variant": made.variant},
-        )
-        self._kinds[mail.id] = mail.kind.value
-        return None if token is None else made.claimed(token)
+        elif mail.copies:
+            await self._leave_unsettled(conn, mail, Answer(Do.VOID, "unmailable", str(error)))
+        elif await void(conn, mail.id, "unmailable", str(error)):
+            self._voided(mail, "unmailable")
 
     async def _poisoned(self, conn: AsyncConnection, mail: StoredMail, error: MailError, now: datetime) -> None:
         """This mail cannot be made: it waits an hour, the third time it has failed; the others go on."""
@@ -324,57 +238,36 @@ class Dispatch:
         self._delivery.voided[rule] += 1
         self._delivery.by_kind[mail.kind.value, "voided"] += 1
 
-    async def _ask_api(self, mails: Sequence[StoredMail], now: datetime) -> None:
-        """Read these subscriptions again (OBSERVE); without an answer, facts of a day must do near the end."""
-        limit = asyncio.Semaphore(_ASK_AT_ONCE)
-
-        async def ask(mail: StoredMail) -> Observed | None:
-            ext_id = mail.subscription.snapshot.ext_id
-            async with limit:
-                async with self._tools.db.read() as conn:
-                    asked_at = await db_now(conn)
-                answer = await self._account.provider.subscription(ext_id)
-            return None if answer is None else Observed(answer[0], answer[1], asked_at)
-
-        answers = await asyncio.gather(*map(ask, mails), return_exceptions=True)
-        async with self._tools.db.read() as conn:
-            wall = await db_now(conn)
-        seen: list[Observed] = []
-        for mail, answer in zip(mails, answers, strict=True):
-            if isinstance(answer, ProviderError):
-                self._delivery.problems.append(f"the API did not answer before a mail: {answer}")
-                near = mail.not_after is not None and mail.not_after - now < _LAST_HOURS
-                if near and wall - self._read_at(mail) < _OLD_FACTS:
-                    self._asked.add(mail.id)
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif answer is not None:
-                self._asked.add(mail.id)
-                seen.append(answer)
-            # a 404 proves nothing, but nobody is asked to pay for what the API does not know: the mail waits
-        if not seen:
-            return
-        async with self._tools.db.write() as conn:
-            batch_id = await collecting_batch(conn, self._row.id, "live", now)
-            pen = Pen(now, Source.PULL, batch_id)
-            policy = self._account.policy(self._row)
-            await observe(conn, self._row, policy, seen, pen, self._tools.address_mac, touch=True)
-
-    async def _account_for(self, posted: Posted, now: datetime) -> None:
+    def _count(self, posted: Posted) -> None:
         delivery = self._delivery
-        delivery.by_kind.update((self._kinds[one.mail.id], one.outcome) for one in posted.settled)
-        delivery.sent += posted.count("sent")
-        delivery.sent_ids += [one.mail.id for one in posted.settled if one.outcome == "sent"]
-        delivery.failed += sum(one.to is S.FAILED for one in posted.settled)
-        delivery.deferred += posted.count("deferred")
-        delivery.ambiguous += posted.count("ambiguous")
-        delivery.voided["unmailable"] += posted.count("voided")
+        for one in posted.take():
+            delivery.by_kind[one.mail.kind, one.outcome] += 1
+            delivery.sent += one.outcome == "sent"
+            delivery.deferred += one.outcome == "deferred"
+            delivery.ambiguous += one.outcome == "ambiguous"
+            delivery.failed += one.move.to is S.FAILED
+            delivery.voided["unmailable"] += one.outcome == "voided"
+            if one.outcome == "sent":
+                delivery.sent_ids.append(one.mail.id)
         self._tools.progress("deliver", delivery.sent, None)
+
+    async def _pause_or_stop(self, posted: Posted, now: datetime) -> None:
         if posted.pause is not None:
             until = now + SENDER_PAUSE
             async with self._tools.db.write() as conn:
                 await change_account(conn, self._row.id, sender_paused_until=until, sender_pause_reason=posted.pause)
-            self._row = replace(self._row, sender_paused_until=until, sender_pause_reason=posted.pause)
-            delivery.stopped_by = Halt(HaltRule.SENDER_PAUSED, posted.pause, until)
+            self._delivery.stopped_by = Halt(HaltRule.SENDER_PAUSED, posted.pause, until)
         elif posted.unreachable is not None:
-            delivery.stopped_by = Halt(HaltRule.SERVER_UNREACHABLE, posted.unreachable)
+            self._delivery.stopped_by = Halt(HaltRule.SERVER_UNREACHABLE, posted.unreachable)
+
+
+def _taken_back(row: Row[Any]) -> Outcome:
+    """Where a dead worker's mail goes: back if no copy was begun, else in doubt, or the end of both copies."""
+    to = S.READY if row.copies == 0 else S.AMBIGUOUS
+    if row.copies >= MAX_COPIES and row.state == S.IN_DATA:
+        to = S.UNSETTLED
+    return Outcome(row.id, S(row.state), to, row.token, reason="worker_died")
+
+
+def _copy_of(row: Row[Any]) -> dict[str, Any]:
+    return {"notification_id": row.id, "copy": row.copies, "token": row.token}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -20,6 +20,7 @@ from monitor.domain.model import CurrencySeen, Kind, ProductSeen
 from monitor.mail.mailer import Made
 from monitor.store.cases import StoredMail, load_template_files
 from monitor.store.catalog import load_currencies, load_products
+from monitor.store.engine import Database
 from monitor.store.outbox import keep_template
 from monitor.usecases.context import Account
 from monitor.usecases.marks import ClaimedMail
@@ -55,6 +56,7 @@ class MadeMail:
         """The same, once it is ours under this token."""
         return ClaimedMail(
             id=self.mail.id,
+            kind=self.mail.kind.value,
             token=token,
             tries=self.mail.tries,
             sender=self.made.sender,
@@ -72,19 +74,26 @@ class LetterDesk:
     def __init__(self, mailer: Mailer) -> None:
         """Nothing is read yet."""
         self._mailer = mailer
-        self._kept: set[str] = set()
-        self._products: dict[int, dict[str, ProductSeen]] = {}
-        self._currencies: dict[int, dict[str, CurrencySeen]] = {}
+        self._kept = False
+        self._catalog: tuple[dict[str, ProductSeen], dict[str, CurrencySeen]] | None = None
+        self._older: dict[str | None, str | None] = {}
 
-    async def make(
-        self, conn: AsyncConnection, account: Account, account_id: int, mail: StoredMail, now: datetime
-    ) -> MadeMail:
+    async def read(self, db: Database, account_id: int, mails: Sequence[StoredMail]) -> None:
+        """Read what `make` will need of the database for these mails; nothing, where all of it is known."""
+        older = {mail.template_hash for mail in mails if _is_resent(mail)} - {self._mailer.template_hash, *self._older}
+        if self._catalog is not None and not older:
+            return
+        async with db.read() as conn:
+            self._catalog = await load_products(conn, account_id), await load_currencies(conn, account_id)
+            for digest in older:
+                self._older[digest] = None if digest is None else await load_template_files(conn, digest)
+
+    def make(self, account: Account, mail: StoredMail, now: datetime) -> MadeMail:
         """The message of this mail. One that may have been delivered already is made again to the letter."""
-        if mail.copies > 0 and mail.letter is not None:
-            return await self._same_again(conn, mail)
-        letter, variant = await self.letter(conn, account, account_id, mail, now)
+        if _is_resent(mail):
+            return self._same_again(mail)
+        letter, variant = self._letter(account, mail, now)
         made = self._mailer.make(letter)
-        await self._keep(conn, made.template_hash)
         frozen = {
             "recipient": made.recipient,
             "letter": msgspec.json.encode(letter).decode(),
@@ -94,9 +103,13 @@ class LetterDesk:
         }
         return MadeMail(mail, made, variant, frozen)
 
-    async def letter(
-        self, conn: AsyncConnection, account: Account, account_id: int, mail: StoredMail, now: datetime
-    ) -> tuple[Letter, str]:
+    async def keep(self, conn: AsyncConnection) -> None:
+        """Keep the words that mails are made of today: a resend must repeat them."""
+        if not self._kept:
+            await keep_template(conn, self._mailer.template_hash, self._mailer.template_files())
+            self._kept = True
+
+    def _letter(self, account: Account, mail: StoredMail, now: datetime) -> tuple[Letter, str]:
         """What the mail would say now, and the variant of its words."""
         snapshot, told = mail.subscription.snapshot, mail.subscription.told
         after = classify(snapshot, told, now)
@@ -104,7 +117,7 @@ class LetterDesk:
         campaign = campaign_for(after.situation, after.variant)
         steps = () if campaign is None else campaign.steps
         refusable = mail.kind is Kind.RECOVERED or any(step.refusable for step in steps if step.name == mail.step)
-        products, currencies = await self._catalog(conn, account_id)
+        products, currencies = self._catalog or ({}, {})
         product = products.get(snapshot.product_ext_id or "")
         link = told.manage_link or account.manage_url or None
         mailing = Mailing(
@@ -140,25 +153,13 @@ class LetterDesk:
         letter = fill_letter(mailing, facts, now)
         return replace(letter, link_hosts=tuple(sorted(account.link_hosts))), variant
 
-    async def _same_again(self, conn: AsyncConnection, mail: StoredMail) -> MadeMail:
+    def _same_again(self, mail: StoredMail) -> MadeMail:
         letter = msgspec.json.decode(mail.letter or "", type=Letter)
-        files = None
-        if mail.template_hash is not None and mail.template_hash != self._mailer.template_hash:
-            files = await load_template_files(conn, mail.template_hash)
-        return MadeMail(mail, self._mailer.make(letter, files), mail.variant, {})
+        return MadeMail(mail, self._mailer.make(letter, self._older.get(mail.template_hash)), mail.variant, {})
 
-    async def _keep(self, conn: AsyncConnection, digest: str) -> None:
-        if digest not in self._kept:
-            await keep_template(conn, digest, self._mailer.template_files())
-            self._kept.add(digest)
 
-    async def _catalog(
-        self, conn: AsyncConnection, account_id: int
-    ) -> tuple[dict[str, ProductSeen], dict[str, CurrencySeen]]:
-        if account_id not in self._products:
-            self._products[account_id] = await load_products(conn, account_id)
-            self._currencies[account_id] = await load_currencies(conn, account_id)
-        return self._products[account_id], self._currencies[account_id]
+def _is_resent(mail: StoredMail) -> bool:
+    return mail.copies > 0 and mail.letter is not None
 
 
 def _allowed(link: str | None, account: Account) -> str | None:

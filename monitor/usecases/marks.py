@@ -7,22 +7,24 @@ were certainly not sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress as ignoring
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import NotificationState
 from monitor.mail.transport import Reply
 from monitor.store.catalog import suppress
-from monitor.store.engine import db_now
-from monitor.store.outbox import mark_in_data, record_attempts, settle
+from monitor.store.outbox import record_attempts
+from monitor.store.transit import Outcome, mark_in_data, settle
 from monitor.usecases.context import Tools
 
 REPLY_LEASE = timedelta(minutes=15)
 """From the mark on: a slow server may answer for ten minutes, however old the claim is by then."""
+GATHER_S = 0.005
+"""How long a group waits for those whose reply is about to come: one commit for all costs what one for each does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class ClaimedMail:
     """A mail that is ours to send, made and ready."""
 
     id: str
+    kind: str
     token: int
     tries: int
     sender: str
@@ -42,50 +45,53 @@ class ClaimedMail:
     """An earlier copy may have been delivered: whatever happens now, that stays true."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Settlement:
-    """How one mail ended, to be committed with the next group."""
+    """How one mail ended, to be committed with the next group. `phase` "": nothing was said about it to a server."""
 
     mail: ClaimedMail
-    expect: NotificationState
-    to: NotificationState
+    move: Outcome
     outcome: str
-    phase: str
+    phase: str = ""
     copy: int = 0
-    copies_back: bool = False
     reply: Reply | None = None
     detail: str | None = None
-    values: dict[str, Any] = field(default_factory=dict)
     suppress: bool = False
 
 
 @dataclass(slots=True)
 class Posted:
-    """What a group of mails came to. `pause` says why the sender must stop, `unreachable` why nobody answered."""
+    """What became of mails so far. `pause` says why the sender must stop, `unreachable` why nobody answered."""
 
     settled: list[Settlement] = field(default_factory=list)
     pause: str | None = None
     unreachable: str | None = None
 
-    def count(self, outcome: str) -> int:
-        """How many ended so."""
-        return sum(one.outcome == outcome for one in self.settled)
+    def take(self) -> list[Settlement]:
+        """What was committed since the last time; it is forgotten here, bodies and all."""
+        taken, self.settled = self.settled, []
+        return taken
 
 
 class Marker:
     """Commits marks of all connections in groups: `sent` of the last mail with `in_data` of the next."""
 
-    def __init__(self, tools: Tools, account_id: int, now: datetime, posted: Posted) -> None:
-        """Settled mails are added to `posted` once they are committed."""
+    def __init__(
+        self, tools: Tools, account_id: int, now: datetime, posted: Posted, *, at_work: Callable[[], int]
+    ) -> None:
+        """Settled mails are added to `posted` once they are committed. `at_work`: how many may soon want a mark."""
         self._tools = tools
         self._account_id = account_id
         self._broken: BaseException | None = None
         self._now = now
         self._posted = posted
+        self._at_work = at_work
         self._asked: list[tuple[ClaimedMail, asyncio.Future[int | None]]] = []
         self._settled: list[Settlement] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self.committed = 0
+        """How many mails are settled for good."""
 
     async def in_data(self, mail: ClaimedMail) -> int | None:
         """Commit the mark; returns which copy this is, None when the mail is not ours to send any more."""
@@ -110,13 +116,14 @@ class Marker:
         """Commit until closed. A database error reaches whoever waits for a mark, and ends the work."""
         while not (self._closing and not self._asked and not self._settled):
             await self._wake.wait()
+            await self._gather()
             self._wake.clear()
             asked, self._asked = self._asked, []
             settled, self._settled = self._settled, []
             if not asked and not settled:
                 continue
             try:
-                copies = await self._commit(asked, settled)
+                copies = await self._commit([mail for mail, _ in asked], settled)
             except BaseException as error:
                 self._broken = error
                 for _, future in (*asked, *self._asked):
@@ -125,45 +132,31 @@ class Marker:
                         future.exception()  # retrieved here too: its waiter may be gone by now
                 raise
             self._posted.settled.extend(settled)
-            for (_, future), copy in zip(asked, copies, strict=True):
+            self.committed += len(settled)
+            for mail, future in asked:
                 if not future.done():
-                    future.set_result(copy)
+                    future.set_result(copies.get(mail.id))
 
-    async def _commit(
-        self, asked: list[tuple[ClaimedMail, asyncio.Future[int | None]]], settled: list[Settlement]
-    ) -> list[int | None]:
+    async def _gather(self) -> None:
+        """Until everybody who may still ask has asked, or for a few milliseconds."""
+        with ignoring(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                while len(self._asked) < self._at_work() and not self._closing:
+                    self._wake.clear()
+                    await self._wake.wait()
+
+    async def _commit(self, asked: list[ClaimedMail], settled: list[Settlement]) -> dict[str, int]:
         tools = self._tools
         tools.failpoint("before_mark")
-        copies: list[int | None] = []
-        attempts = []
         async with tools.db.write() as conn:
+            await settle(conn, [one.move for one in settled])
             for one in settled:
-                await settle(
-                    conn,
-                    one.mail.id,
-                    expect=one.expect,
-                    token=one.mail.token,
-                    to=one.to,
-                    copies_back=one.copies_back,
-                    values=one.values,
-                )
-                if one.phase:
-                    attempts.append(self._attempt(one.mail, one.copy, one.phase, one.outcome, one.reply, one.detail))
                 if one.suppress and one.mail.address_mac is not None:
                     await self._suppress(conn, one.mail.address_mac)
-            until_at = await db_now(conn) + REPLY_LEASE if asked else None
-            for mail, _ in asked:
-                copy = await mark_in_data(
-                    conn,
-                    mail.id,
-                    owner=tools.owner,
-                    token=mail.token,
-                    at=self._now,
-                    values={**mail.frozen, "until_at": until_at},
-                )
-                copies.append(copy)
-                if copy is not None:
-                    attempts.append(self._attempt(mail, copy, "data", "started", None, None))
+            wanted = [(mail.id, mail.token, mail.frozen) for mail in asked]
+            copies = await mark_in_data(conn, wanted, owner=tools.owner, at=self._now, lease=REPLY_LEASE)
+            attempts = [self._ended(one) for one in settled if one.phase]
+            attempts += [self._started(mail, copies[mail.id]) for mail in asked if mail.id in copies]
             await record_attempts(conn, attempts)
             tools.failpoint("before_mark_commit")
         tools.failpoint("after_mark_commit")
@@ -174,17 +167,24 @@ class Marker:
         why = "the server refused the address (5.1.x)"
         await suppress(conn, self._account_id, mac, scope="all", reason=why, by="delivery", at=self._now)
 
-    def _attempt(
-        self, mail: ClaimedMail, copy: int, phase: str, outcome: str, reply: Reply | None, detail: str | None
-    ) -> dict[str, Any]:
+    def _ended(self, one: Settlement) -> dict[str, Any]:
+        reply = one.reply
+        return {
+            **self._attempt(one.mail, one.copy, one.phase, one.outcome),
+            "code": None if reply is None else reply.code,
+            "enhanced": None if reply is None else reply.enhanced,
+            "detail": one.detail,
+        }
+
+    def _started(self, mail: ClaimedMail, copy: int) -> dict[str, Any]:
+        return self._attempt(mail, copy, "data", "started")
+
+    def _attempt(self, mail: ClaimedMail, copy: int, phase: str, outcome: str) -> dict[str, Any]:
         return {
             "notification_id": mail.id,
             "copy": copy,
             "token": mail.token,
             "phase": phase,
-            "code": None if reply is None else reply.code,
-            "enhanced": None if reply is None else reply.enhanced,
             "outcome": outcome,
-            "detail": detail,
             "at": self._now,
         }

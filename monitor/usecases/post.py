@@ -1,14 +1,17 @@
 """Hand claimed mails to the server over a few connections, one recipient a transaction.
 
 The `in_data` mark is committed between RCPT's 250 and DATA, `sent` on the reply to the final dot; whatever the server
-says after it is ignored.
+says after it is ignored. Connections are kept while the next mails are being claimed and made.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from monitor.domain.backoff import next_try
 from monitor.domain.guard import Breaker
@@ -25,7 +28,7 @@ from monitor.mail.transport import (
     Session,
     Transport,
 )
-from monitor.store.outbox import MAX_COPIES
+from monitor.store.transit import MAX_COPIES, Outcome
 from monitor.usecases.context import Tools
 from monitor.usecases.marks import ClaimedMail, Marker, Posted, Settlement
 
@@ -37,7 +40,7 @@ NOTICE_STOP_S = 0.2
 
 
 class PostOffice:
-    """Sends one claimed group over a few connections."""
+    """Sends what it is handed until it is left: then nothing new begins, and what did not leave goes back."""
 
     def __init__(
         self,
@@ -52,63 +55,135 @@ class PostOffice:
         """`breaker` remembers the sender's newest replies and goes on remembering."""
         self._tools = tools
         self._transport = transport
-        self.breaker = breaker
+        self._breaker = breaker
         self._now = now
         self._connections = connections
-        self._posted = Posted()
-        self._marker = Marker(tools, account_id, now, self._posted)
+        self.posted = Posted()
+        self._marker = Marker(tools, account_id, now, self.posted, at_work=lambda: self._at_work)
+        self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
+        self._clerks: set[asyncio.Task[None]] = set()
+        self._connected = 0
+        self._at_work = 0
+        self._handed = 0
+        self._moved = asyncio.Event()
+        self._closing = False
 
-    async def send(self, mails: list[ClaimedMail]) -> Posted:
-        """Send them all, or stop early at a stop signal or a tripped breaker; what did not leave goes back."""
-        queue: asyncio.Queue[ClaimedMail] = asyncio.Queue()
-        for mail in mails:
-            queue.put_nowait(mail)
-        marking = asyncio.create_task(self._marker.work())
+    async def __aenter__(self) -> Self:
+        self._marking = asyncio.create_task(self._marker.work())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Wait for the replies of what is on its way, give the rest back, commit. Raises what stopped a connection."""
+        self._closing = True
+        for _ in self._clerks:
+            self._queue.put_nowait(None)
         try:
-            workers = {asyncio.create_task(self._work(queue)) for _ in range(min(self._connections, len(mails)))}
-            await self._wait_for(workers)
-            while not queue.empty():
-                self._give_back(queue.get_nowait())
+            if kind is None or issubclass(kind, Exception):
+                await self._wind_down()
         finally:
+            for clerk in self._clerks:
+                clerk.cancel()  # what was in its body stays in_data: the next start sees it as in doubt
+            ends = await asyncio.gather(*self._clerks, return_exceptions=True)
+            while not self._queue.empty():
+                mail = self._queue.get_nowait()
+                if mail is not None:
+                    self._give_back(mail)
             self._marker.close()
-            await marking
-        return self._posted
+            await self._marking
+        failed = next((end for end in ends if isinstance(end, Exception)), None)
+        if failed is not None and kind is None:
+            raise failed
 
-    async def _wait_for(self, workers: set[asyncio.Task[None]]) -> None:
-        """Until all are done; after a stop signal only as long as replies may reasonably take."""
-        pending = workers
-        while pending and not self._tools.stopping():
-            done, pending = await asyncio.wait(pending, timeout=NOTICE_STOP_S, return_when=asyncio.FIRST_EXCEPTION)
-            if any(task.exception() is not None for task in done):
-                break
+    @property
+    def halted(self) -> bool:
+        """Nothing more will leave: the sender pauses, nobody answers, a stop signal came, or something broke."""
+        return self._stopped() or self._broken()
+
+    @property
+    def outstanding(self) -> int:
+        """How many mails were handed in and are not settled for good yet."""
+        return self._handed - self._marker.committed
+
+    async def send(self, mails: Sequence[ClaimedMail]) -> None:
+        """Take these too. Returns while the last of them still wait for a connection: there is time to claim more."""
+        self._handed += len(mails)
+        for mail in mails:
+            self._queue.put_nowait(mail)
+        alive = sum(not clerk.done() for clerk in self._clerks)
+        for _ in range(min(self._connections, self._queue.qsize()) - alive):
+            self._clerks.add(asyncio.create_task(self._serve()))
+        await self._until(lambda: self._queue.qsize() < len(mails))
+
+    async def finish(self) -> None:
+        """Until all that was handed in is settled for good, or nothing more will leave."""
+        await self._until(lambda: self.outstanding == 0)
+
+    async def _until(self, met: Callable[[], bool]) -> None:
+        while not met() and not self.halted:
+            self._moved.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTICE_STOP_S):
+                    await self._moved.wait()
+
+    async def _wind_down(self) -> None:
+        """Until all connections are done; after a stop signal only as long as replies may reasonably take."""
+        pending = self._clerks
+        while pending and not self._tools.stopping() and not self._broken():
+            _, pending = await asyncio.wait(pending, timeout=NOTICE_STOP_S, return_when=asyncio.FIRST_EXCEPTION)
         if pending:
             await asyncio.wait(pending, timeout=DRAIN_S)
-        for task in workers:
-            task.cancel()  # what was in its body stays in_data: the next start sees it as in doubt
-        for outcome in await asyncio.gather(*workers, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
 
     def _stopped(self) -> bool:
-        return bool(self._posted.pause or self._posted.unreachable) or self._tools.stopping()
+        return bool(self.posted.pause or self.posted.unreachable) or self._tools.stopping()
 
-    async def _work(self, queue: asyncio.Queue[ClaimedMail]) -> None:
-        if self._stopped():
-            return
+    def _broken(self) -> bool:
+        return self._marking.done() or any(clerk.done() and clerk.exception() is not None for clerk in self._clerks)
+
+    async def _serve(self) -> None:
+        """One connection, for as many mails as there are."""
         try:
             async with self._transport.session() as session:
-                self._tools.failpoint("after_connect")
-                while not queue.empty() and not self._stopped():
-                    await self._post(session, queue.get_nowait())
+                self._connected += 1
+                try:
+                    self._tools.failpoint("after_connect")
+                    await self._empty_queue(session)
+                finally:
+                    self._connected -= 1
         except (LoginRefusedError, InsecureConnectionError) as error:
-            self._posted.pause = str(error)
-        except ReplyError as error:
-            if classify_reply(error.reply.phase, error.reply.code, error.reply.enhanced) is Verdict.PAUSE_SENDER:
-                self._posted.pause = str(error)
-            else:
-                self._posted.unreachable = str(error)
-        except ConnectionFailedError as error:
-            self._posted.unreachable = str(error)  # nothing of ours was on it; all goes back for a later pass
+            self.posted.pause = str(error)
+        except (ReplyError, ConnectionFailedError) as error:
+            self._not_connected(error)
+        finally:
+            self._moved.set()
+
+    async def _empty_queue(self, session: Session) -> None:
+        while not self._stopped() and not self._closing:
+            mail = await self._queue.get()
+            if mail is None:
+                return
+            if self._stopped():
+                self._give_back(mail)
+                return
+            self._at_work += 1
+            try:
+                await self._post(session, mail)
+            finally:
+                self._at_work -= 1
+                self._moved.set()
+
+    def _not_connected(self, error: ReplyError | ConnectionFailedError) -> None:
+        """Nothing of ours was on it. A server that lets in some connections is there: those go on alone."""
+        if isinstance(error, ReplyError):
+            reply = error.reply
+            if classify_reply(reply.phase, reply.code, reply.enhanced) is Verdict.PAUSE_SENDER:
+                self.posted.pause = str(error)
+                return
+        if self._connected:
+            self._connections = self._connected
+        else:
+            self.posted.unreachable = str(error)
 
     async def _post(self, session: Session, mail: ClaimedMail) -> None:
         """One mail. Every way out settles it exactly once, or leaves it in_data for the next start to see."""
@@ -149,20 +224,20 @@ class PostOffice:
             self._settle(mail, S.IN_DATA, to, "ambiguous", Phase.DOT, copy=copy, detail=str(error), reason="reply_lost")
             return
         self._tools.failpoint("after_reply")
-        self.breaker = self.breaker.after(refused=False)
+        self._breaker = self._breaker.after(refused=False)
         self._settle(mail, S.IN_DATA, S.SENT, "sent", Phase.DOT, copy=copy, reply=reply, sent_at=self._now)
 
     def _answered(self, mail: ClaimedMail, reply: Reply, *, expect: NotificationState, copy: int) -> None:
         """The server said no; its code decides who is at fault."""
         verdict = classify_reply(reply.phase, reply.code, reply.enhanced, reply.text)
         refused = reply.code is not None and 500 <= reply.code <= 599
-        self.breaker = self.breaker.after(refused=refused)
-        if self.breaker.reason is not None:
-            self._posted.pause = self.breaker.reason.sentence
+        self._breaker = self._breaker.after(refused=refused)
+        if self._breaker.reason is not None:
+            self.posted.pause = self._breaker.reason.sentence
         if verdict is Verdict.PAUSE_SENDER:
-            self._posted.pause = f"the server answered {reply.code} {reply.enhanced or ''} at {reply.phase}".strip()
+            self.posted.pause = f"the server answered {reply.code} {reply.enhanced or ''} at {reply.phase}".strip()
             # an hour, so that a mail which alone displeases the server does not pause its sender again and again
-            self._give_back(mail, expect=expect, copies_back=expect is S.IN_DATA, next_try_at=self._now + POLICY_WAIT)
+            self._give_back(mail, expect=expect, next_try_at=self._now + POLICY_WAIT)
         elif verdict in {Verdict.REFUSED, Verdict.SUPPRESS}:
             self._settle(
                 mail,
@@ -173,7 +248,7 @@ class PostOffice:
                 copy=copy,
                 reply=reply,
                 reason="refused",
-                suppress=verdict is Verdict.SUPPRESS,
+                suppress_address=verdict is Verdict.SUPPRESS,
             )
         else:
             self._retry(mail, reply, expect=expect, copy=copy, phase=reply.phase)
@@ -207,18 +282,25 @@ class PostOffice:
         )
 
     def _give_back(
-        self, mail: ClaimedMail, *, expect: NotificationState = S.CLAIMED, copies_back: bool = False, **values: Any
+        self, mail: ClaimedMail, *, expect: NotificationState = S.CLAIMED, next_try_at: datetime | None = None
     ) -> None:
-        """Claimed -> ready; no try is counted."""
-        values = {"reason": "returned", **values}
-        self._marker.settle(
-            Settlement(mail, expect, _waiting(mail), "returned", "", copies_back=copies_back, values=values)
+        """Back to where it waited; no try is counted, and a copy that was refused at the dot neither."""
+        copies_back = int(expect is S.IN_DATA)
+        move = Outcome(
+            mail.id,
+            expect,
+            _waiting(mail),
+            mail.token,
+            copies_back=copies_back,
+            reason="returned",
+            next_try_at=next_try_at,
         )
+        self._marker.settle(Settlement(mail, move, "returned"))
 
     def _void(self, mail: ClaimedMail, why: str) -> None:
-        values = {"reason": "unmailable", "why": why}
         to = S.UNSETTLED if mail.in_doubt else S.VOIDED
-        self._marker.settle(Settlement(mail, S.CLAIMED, to, "voided", "", values=values))
+        move = Outcome(mail.id, S.CLAIMED, to, mail.token, reason="unmailable", why=why)
+        self._marker.settle(Settlement(mail, move, "voided"))
 
     def _settle(
         self,
@@ -231,25 +313,13 @@ class PostOffice:
         copy: int,
         reply: Reply | None = None,
         detail: str | None = None,
-        suppress: bool = False,
-        reason: str | None = None,
+        suppress_address: bool = False,
         **values: Any,
     ) -> None:
         refused_at_the_dot = expect is S.IN_DATA and outcome in {"refused", "deferred"}
+        move = Outcome(mail.id, expect, to, mail.token, copies_back=int(refused_at_the_dot), **values)
         self._marker.settle(
-            Settlement(
-                mail,
-                expect,
-                to,
-                outcome,
-                phase.value,
-                copy=copy,
-                copies_back=refused_at_the_dot,
-                reply=reply,
-                detail=detail,
-                values={"reason": reason, **values},
-                suppress=suppress,
-            ),
+            Settlement(mail, move, outcome, phase.value, copy, reply=reply, detail=detail, suppress=suppress_address)
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event
 
+from monitor.domain.model import NotificationState as S
 from monitor.store.cases import waiting
 from monitor.store.engine import Database
-from monitor.store.outbox import leased, ready_ids
+from monitor.store.outbox import ready_ids
 from monitor.store.revision import upgrade
+from monitor.store.transit import Outcome, Wanted, claim, leased, mark_in_data, settle
 from monitor.store.watching import most_pressing, unreachable, waiting_now
 
 NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -20,6 +22,9 @@ ASKED = {
     "waiting": lambda conn: waiting(conn, 1, NOW),
     "waiting_now": lambda conn: waiting_now(conn, 1, NOW),
     "most_pressing": lambda conn: most_pressing(conn, NOW),
+    "claim": lambda conn: claim(conn, [Wanted("a"), Wanted("b")], owner="me", lease=timedelta(hours=1)),
+    "mark": lambda conn: mark_in_data(conn, [("a", 1, {})], owner="me", at=NOW, lease=timedelta(hours=1)),
+    "settle": lambda conn: settle(conn, [Outcome("a", S.IN_DATA, S.SENT, 1)]),
     "unreachable": lambda conn: unreachable(conn, 1, NOW, NOW),
 }
 

@@ -32,19 +32,15 @@ from monitor.store.cases import (
     recent_verdicts,
     waiting,
 )
+from monitor.store.engine import db_now
 from monitor.store.outbox import (
-    MAX_COPIES,
-    claim,
     hold,
     keep_template,
-    leased,
     mails_of,
-    mark_in_data,
     poison,
     ready_ids,
     record_attempts,
     restage,
-    settle,
     snooze,
     stage,
     void,
@@ -53,6 +49,15 @@ from monitor.store.outbox import (
 from monitor.store.plans import mail_states, planned_mails
 from monitor.store.runs import find_run
 from monitor.store.schema import accounts, attempts, customers, notifications
+from monitor.store.transit import (
+    MAX_COPIES,
+    Outcome,
+    Wanted,
+    claim,
+    leased,
+    mark_in_data,
+    settle,
+)
 from tests.store_rows import (
     NOW,
     a_batch,
@@ -127,11 +132,15 @@ async def do_snooze(shelf: Shelf, mail: str) -> bool:
 
 
 async def do_claim(shelf: Shelf, mail: str) -> bool:
-    return await shelf.do(claim, mail, owner="me", until_at=NOW + HOUR, values={}) is not None
+    return mail in await shelf.do(claim, [Wanted(mail)], owner="me", lease=HOUR)
 
 
 async def do_mark(shelf: Shelf, mail: str) -> bool:
-    return await shelf.do(mark_in_data, mail, owner="me", token=3, at=NOW, values={}) is not None
+    return mail in await shelf.do(mark_in_data, [(mail, 3, {})], owner="me", at=NOW, lease=HOUR)
+
+
+async def do_settle(shelf: Shelf, mail: str, expect: NotificationState, to: NotificationState, **how: Any) -> bool:
+    return mail in await shelf.do(settle, [Outcome(mail, expect, to, **{"token": 3, **how})])
 
 
 async def do_poison(shelf: Shelf, mail: str) -> bool:
@@ -175,7 +184,7 @@ async def test_a_transition_leaves_only_the_states_it_may(shelf, name):
 async def test_an_outcome_is_written_only_over_the_state_it_expects(shelf, expect):
     for state in sorted(ALL):
         mail = await shelf.put(state, owner="me", token=3, until_at=NOW)
-        obeyed = await shelf.do(settle, mail, expect=expect, token=3, to=S.SENT, values={"sent_at": NOW})
+        obeyed = await do_settle(shelf, mail, expect, S.SENT, sent_at=NOW)
         after = await shelf.look(mail)
         assert obeyed is (state is expect)
         assert (after.state == S.SENT) is (state in {expect, S.SENT})
@@ -185,17 +194,39 @@ async def test_an_outcome_is_written_only_over_the_state_it_expects(shelf, expec
 
 async def test_an_outcome_under_another_token_is_refused(shelf):
     mail = await shelf.put(S.IN_DATA, token=4)
-    assert not await shelf.do(settle, mail, expect=S.IN_DATA, token=3, to=S.SENT)
+    assert not await do_settle(shelf, mail, S.IN_DATA, S.SENT)
     assert (await shelf.look(mail)).state == S.IN_DATA
-    assert await shelf.do(settle, mail, expect=S.IN_DATA, token=None, to=S.UNSETTLED)
+    assert await do_settle(shelf, mail, S.IN_DATA, S.UNSETTLED, token=None)
 
 
 async def test_a_copy_that_the_server_refused_at_the_dot_does_not_count(shelf):
     refused, kept = await shelf.put(S.IN_DATA, copies=1), await shelf.put(S.IN_DATA, copies=1)
-    await shelf.do(settle, refused, expect=S.IN_DATA, token=0, to=S.READY, copies_back=True, values={"tries": 1})
-    await shelf.do(settle, kept, expect=S.IN_DATA, token=0, to=S.AMBIGUOUS)
+    await do_settle(shelf, refused, S.IN_DATA, S.READY, token=0, copies_back=1, tries=1)
+    await do_settle(shelf, kept, S.IN_DATA, S.AMBIGUOUS, token=0)
     assert ((await shelf.look(refused)).copies, (await shelf.look(refused)).tries) == (0, 1)
     assert (await shelf.look(kept)).copies == 1
+
+
+async def test_a_group_is_settled_by_one_statement_each_row_by_its_own_state_and_token(shelf):
+    values = {"tries": 2, "why": "then", "next_try_at": NOW}
+    sent, taken, waits = [await shelf.put(S.IN_DATA, token=3, copies=1, **values) for _ in range(3)]
+    moved = await shelf.do(
+        settle,
+        [
+            Outcome(waits, S.IN_DATA, S.READY, 3, copies_back=1, reason="deferred", tries=3, next_try_at=NOW + HOUR),
+            Outcome(taken, S.IN_DATA, S.SENT, 2, sent_at=NOW),
+            Outcome(sent, S.IN_DATA, S.SENT, 3, sent_at=NOW),
+        ],
+    )
+    assert moved == {sent, waits}
+    rows = [await shelf.look(mail) for mail in (sent, taken, waits)]
+    assert [(row.state, row.copies, row.tries, row.why, row.reason, row.next_try_at) for row in rows] == [
+        (S.SENT, 1, 2, "then", None, NOW),
+        (S.IN_DATA, 1, 2, "then", None, NOW),
+        (S.READY, 0, 3, "then", "deferred", NOW + HOUR),
+    ]
+    assert rows[0].sent_at == NOW
+    assert await shelf.do(settle, []) == set()
 
 
 # Staging
@@ -366,26 +397,45 @@ async def test_a_run_has_one_batch(shelf):
 # Claims
 
 
-async def test_a_claim_has_a_new_token_and_what_it_freezes(shelf):
-    mail = await shelf.put(token=6)
-    assert await shelf.do(claim, mail, owner="me", until_at=NOW + HOUR, values={"variant": "other"}) == 7
-    after = await shelf.look(mail)
-    assert (after.owner, after.until_at, after.variant, after.token) == ("me", NOW + HOUR, "other", 7)
+async def test_a_claim_has_a_new_token_a_lease_by_the_databases_clock_and_what_the_making_settled(shelf, store):
+    mail, plain = await shelf.put(token=6), await shelf.put(variant="as planned", address_mac="mac")
+    async with store.write() as conn:
+        before = await db_now(conn)
+        tokens = await claim(conn, [Wanted(mail, "new mac", "other"), Wanted(plain)], owner="me", lease=HOUR)
+        after = await db_now(conn)
+    assert tokens == {mail: 7, plain: 1}
+    row, kept = await shelf.look(mail), await shelf.look(plain)
+    assert (row.owner, row.variant, row.address_mac, row.token) == ("me", "other", "new mac", 7)
+    assert before <= row.until_at - HOUR <= after
+    assert (kept.variant, kept.address_mac) == ("as planned", "mac")
+    assert await shelf.do(claim, [], owner="me", lease=HOUR) == {}
 
 
 async def test_fifty_who_claim_one_mail_are_one_owner(shelf):
     mail = await shelf.put()
     tokens = await asyncio.gather(
-        *(shelf.do(claim, mail, owner=f"worker-{n}", until_at=NOW, values={}) for n in range(50))
+        *(shelf.do(claim, [Wanted(mail)], owner=f"worker-{n}", lease=HOUR) for n in range(50))
     )
-    assert [one for one in tokens if one is not None] == [1]
+    assert [one for one in tokens if one] == [{mail: 1}]
+
+
+async def test_groups_that_overlap_in_any_order_are_shared_out_and_nobody_waits_in_a_circle(shelf):
+    mails = [await shelf.put() for _ in range(30)]
+    orders = [mails, mails[::-1], mails[10:] + mails[:10]] * 4
+    claims = await asyncio.gather(
+        *(
+            shelf.do(claim, [Wanted(mail) for mail in order], owner=f"worker-{n}", lease=HOUR)
+            for n, order in enumerate(orders)
+        )
+    )
+    assert sorted(mail for tokens in claims for mail in tokens) == sorted(mails)
 
 
 @pytest.mark.parametrize("state", ["collecting", "held", "rejected"])
 async def test_nothing_of_a_batch_that_is_not_open_is_claimed_or_offered(shelf, store, state):
     batch = await shelf.do(a_batch, shelf.account, state=state)
     mail = await shelf.put(batch_id=batch)
-    assert await shelf.do(claim, mail, owner="me", until_at=NOW, values={}) is None
+    assert not await do_claim(shelf, mail)
     async with store.read() as conn:
         assert await ready_ids(conn, shelf.account, NOW, 10) == []
 
@@ -404,20 +454,27 @@ async def test_no_third_copy_ever_leaves(shelf):
     assert (await shelf.look(mail)).state == S.CLAIMED
 
 
-async def test_the_mark_tells_which_copy_it_is_and_freezes_the_mail(shelf):
-    copies = []
-    for before in (0, 1):
-        mail = await shelf.put(S.CLAIMED, owner="me", token=3, copies=before)
-        values = {"message_id": "<1@acme>", "date_hdr": "today", "recipient": "a@x.example"}
-        copies.append(await shelf.do(mark_in_data, mail, owner="me", token=3, at=NOW, values=values))
-        after = await shelf.look(mail)
-        assert (after.state, after.in_data_at, after.message_id, after.copies) == (
-            S.IN_DATA,
-            NOW,
-            "<1@acme>",
-            before + 1,
-        )
-    assert copies == [1, 2]
+async def test_the_mark_tells_which_copy_it_is_and_freezes_the_mail(shelf, store):
+    values = {"message_id": "<1@acme>", "date_hdr": "today", "recipient": "a@x.example"}
+    fresh, again = [await shelf.put(S.CLAIMED, owner="me", token=3, copies=copies) for copies in (0, 1)]
+    theirs = await shelf.put(S.CLAIMED, owner="you", token=3)
+    async with store.write() as conn:
+        before = await db_now(conn)
+        asked = [(theirs, 3, {}), (fresh, 3, values), (again, 3, values)]
+        assert await mark_in_data(conn, asked, owner="me", at=NOW, lease=HOUR) == {fresh: 1, again: 2}
+        assert await mark_in_data(conn, [], owner="me", at=NOW, lease=HOUR) == {}
+    for mail, copies in ((fresh, 1), (again, 2)):
+        row = await shelf.look(mail)
+        assert (row.state, row.in_data_at, row.message_id, row.copies) == (S.IN_DATA, NOW, "<1@acme>", copies)
+        assert row.until_at >= before + HOUR, "a slow server may answer for long"
+
+
+async def test_a_resend_keeps_what_the_first_mark_froze(shelf):
+    frozen = {"message_id": "<1@acme>", "date_hdr": "then", "recipient": "a@x.example", "letter": "{}"}
+    mail = await shelf.put(S.CLAIMED, owner="me", token=3, copies=1, **frozen)
+    assert await do_mark(shelf, mail)
+    row = await shelf.look(mail)
+    assert {name: getattr(row, name) for name in frozen} == frozen
 
 
 async def test_no_body_leaves_once_the_account_is_paused_by_hand(shelf, store):

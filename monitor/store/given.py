@@ -1,0 +1,42 @@
+"""Many rows handed to one statement as a table of their own, so that a group of mails costs what one mail does.
+
+They travel as one JSON text: the statement stays the same for any number of rows, is built and compiled once, and both
+databases can join it (SQLite `json_each`, PostgreSQL `json_to_recordset`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, FromClause, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy.types import TypeEngine
+
+ROWS = "given_rows"
+"""The statement's parameter that takes `as_json(rows)`."""
+
+
+def given_rows(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+    """A table of these columns whose rows the parameter `ROWS` holds; a column that a row lacks is NULL."""
+    text = bindparam(ROWS, type_=Text())
+    if dialect == "postgresql":
+        typed = [column(name, kind) for name, kind in columns.items()]
+        return (
+            func.json_to_recordset(cast(text, JSON)).table_valued(*typed, name="given").render_derived(with_types=True)
+        )
+    each = func.json_each(text).table_valued("value", name="each")
+    picked = [
+        type_coerce(func.json_extract(each.c.value, f"$.{name}"), kind).label(name) for name, kind in columns.items()
+    ]
+    return select(*picked).subquery("given")
+
+
+def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as the statement takes them; instants in the one form that both databases read and sort by."""
+    return json.dumps(list(rows), default=_instant)
+
+
+def _instant(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="microseconds")
