@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from alembic import command
@@ -32,6 +33,9 @@ async def database_revision(database: Database) -> str | None:
 
 async def upgrade(database: Database) -> tuple[str | None, str]:
     """Bring the database to this code's revision in one transaction; returns (before, after). Idempotent."""
+    if database.path is not None:
+        with suppress(OSError):  # what is wrong with the folder is said where the file is opened
+            database.path.touch(mode=0o600)  # a new file: customers' addresses are nobody else's to read
     before = await database_revision(database)
     if before == code_revision():
         return before, before

@@ -222,6 +222,21 @@ async def test_a_database_of_a_newer_version_is_to_be_mended_and_an_older_one_is
     await db.aclose()
 
 
+async def test_a_new_database_is_its_users_alone_and_an_older_one_that_is_not_is_a_hint(settings_of, tmp_path):
+    path = tmp_path / "monitor.db"
+    db = Database(f"sqlite:///{path}")
+    await upgrade(db)
+    await db.aclose()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert marks([one async for one in place.database(settings_of(), place.Known())]) == [Mark.OK]
+    path.chmod(0o644)
+    *_, found = [one async for one in place.database(settings_of(), place.Known())]
+    assert (found.mark, "chmod 600" in found.text) == (Mark.HINT, True)
+    await upgrade(db)
+    await db.aclose()
+    assert path.stat().st_mode & 0o777 == 0o644, "what an operator chose stays"
+
+
 # --- as a user: `check` and the start say what, where and how, and end with 2
 
 BAD = {

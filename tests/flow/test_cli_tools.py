@@ -112,7 +112,7 @@ def test_check_says_ok_of_everything_and_sends_nothing(shop):
     told = shop.told("check")
     assert told.returncode == 0, told.stdout
     assert told.stdout.count("✓") == 8
-    assert "Nothing to mend, 2 hints." in told.stdout
+    assert "Nothing to mend, 3 hints." in told.stdout
     assert len(shop.mails) == 0
     assert not (shop.folder / "monitor.db").exists()
     shop.told("run", *NOW)

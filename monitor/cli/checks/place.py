@@ -13,6 +13,7 @@ from monitor.alarm import AppriseAlarm
 from monitor.cli.checks.finding import Finding, fail, hint, ok
 from monitor.config import Settings, secret_key
 from monitor.config.load import SecretOrigin, secret_origins
+from monitor.config.secrets import is_shared
 from monitor.domain.words import count
 from monitor.errors import ConfigError, MonitorError, NewerDatabaseError, RenderError
 from monitor.mail.check import check_templates
@@ -140,6 +141,8 @@ async def database(settings: Settings, known: Known) -> AsyncIterator[Finding]:
                 # Changes no row, and fails where none may be changed.
                 await change_account(conn, _NOBODY, paused_at=None)
             await _ask(db, settings.accounts, known)
+        if db.path is not None and is_shared(db.path.stat().st_mode):
+            yield hint("database", f"{db.path} can be read by others, and addresses stand in it: chmod 600 it")
         if db.path is not None and shutil.disk_usage(db.path.parent).free < _LITTLE_SPACE:
             yield hint("database", f"the disk of {db.path} is nearly full: free some space")
     except MonitorError as error:
