@@ -46,16 +46,15 @@ async def find_account(conn: AsyncConnection, name: str) -> AccountRow | None:
 async def ensure_account(conn: AsyncConnection, name: str, provider: str, mode: str) -> AccountRow:
     """The stored account, made now if this is first contact. Idempotent, also when two processes meet at it."""
     found = await find_account(conn, name)
-    if found is None:
-        await conn.execute(
-            insert_into(conn, accounts)
-            .values(name=name, provider=provider, mode=mode)
-            .on_conflict_do_nothing(index_elements=["name"])
-        )
-        found = await find_account(conn, name)
-    if found is None:  # the row was written a line above, by this transaction or by one that it waited for
-        raise LookupError(name)
-    return found
+    if found is not None:
+        return found
+    await conn.execute(
+        insert_into(conn, accounts)
+        .values(name=name, provider=provider, mode=mode)
+        .on_conflict_do_nothing(index_elements=["name"])
+    )
+    # it is there now: written by this transaction, or by one that the insert waited for
+    return AccountRow(*(await conn.execute(select(*_COLUMNS).where(accounts.c.name == name))).one())
 
 
 async def lock_account(conn: AsyncConnection, account_id: int) -> AccountRow:
