@@ -118,7 +118,7 @@ def explain(
         if output_format is Format.JSON:
             console.print_json(explanation_json(found))
         else:
-            print_explanation(found, now)
+            print_explanation(found)
 
     console.operate(body)
 

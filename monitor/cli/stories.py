@@ -47,15 +47,15 @@ def _spell_json(spell: dict[str, Any]) -> dict[str, Any]:
     return {**spell, "steps": steps}
 
 
-def print_explanation(found: Explanation, now: datetime) -> None:
+def print_explanation(found: Explanation) -> None:
     """For people."""
     for number, story in enumerate(found.stories):
         if number:
             console.say("")
-        _print_story(story, found.known_at, now)
+        _print_story(story, found.known_at)
 
 
-def _print_story(story: Story, known_at: datetime | None, now: datetime) -> None:
+def _print_story(story: Story, known_at: datetime | None) -> None:
     zone = ZoneInfo(story.zone)
     who = " · ".join(part for part in (story.subscription, story.product, story.address) if part)
     console.say(f"{who}   (account {story.account}, times in {story.zone})")
@@ -69,7 +69,7 @@ def _print_story(story: Story, known_at: datetime | None, now: datetime) -> None
     if story.lines:
         console.say("")
     for line in story.lines:
-        _print_line(line, zone, now)
+        _print_line(line, zone, story.now)
     for spell in story.spells:
         _print_spell(spell, zone)
 

@@ -214,6 +214,7 @@ async def find_subscriptions(
             accounts.c.paused_at,
             accounts.c.sender_paused_until,
             accounts.c.sender_pause_reason,
+            accounts.c.time_travel,
             customers.c.email,
             customers.c.deleted,
             customers.c.zone,
@@ -263,10 +264,10 @@ async def history_of(conn: AsyncConnection, subscription_id: int) -> tuple[Rows,
     return list(await conn.execute(happened)), list(await conn.execute(spells)), list(await conn.execute(mails))
 
 
-async def first_run_of(conn: AsyncConnection, account_id: int, asked_at: datetime) -> Row[Any, Any, Any] | None:
-    """The run in which a row was first read, by when it was asked for: id, now_at, baseline."""
+async def run_that_asked(conn: AsyncConnection, account_id: int, asked_at: datetime) -> Row[Any, Any, Any, Any] | None:
+    """The run in which a row was read, by when it was asked for: id, now_at, asked_at, baseline."""
     statement = (
-        select(runs.c.id, runs.c.now_at, runs.c.baseline)
+        select(runs.c.id, runs.c.now_at, runs.c.asked_at, runs.c.baseline)
         .where(runs.c.account_id == account_id, runs.c.asked_at <= asked_at)
         .order_by(runs.c.id.desc())
         .limit(1)

@@ -11,13 +11,13 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Situation, Source
-from monitor.errors import NotFoundError
 from monitor.store.accounts import AccountRow, find_account, lock_account
 from monitor.store.batches import APPROVAL_LASTS, batch_size, close_gate, new_batch
 from monitor.store.ledger import muted_open, unmute
 from monitor.store.scratch import scratch_copy
 from monitor.store.subscriptions import load_subscriptions
 from monitor.usecases.context import Account, Tools, travelled_now
+from monitor.usecases.missing import no_account
 from monitor.usecases.observe import rejudge
 from monitor.usecases.writing import Pen
 
@@ -52,7 +52,7 @@ async def adopt(tools: Tools, account: Account, *, by: str, situation: Situation
     async with tools.db.write() as conn:
         row = await find_account(conn, account.name)
         if row is None:
-            raise NotFoundError(f"nothing is known of account {account.name} yet: run `monitor run` first")
+            raise no_account(account.name)
         row = await lock_account(conn, row.id)
         now = travelled_now(tools.clock, row, None)
         found = {subscription for subscription, _ in await muted_open(conn, row.id, situation)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,15 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Situation
 from monitor.domain.words import CAUSES, ENDINGS, UNKNOWN, masked, moment, name_of
-from monitor.errors import NotFoundError
+from monitor.errors import ConfigError, NotFoundError
 from monitor.store.engine import Database
 from monitor.store.subscriptions import StoredSubscription, load_subscriptions
-from monitor.store.views import attempts_of, find_subscriptions, first_run_of, history_of
+from monitor.store.views import attempts_of, find_subscriptions, history_of, mails_by_prefix, run_that_asked
+from monitor.usecases.missing import no_mail
 from monitor.usecases.spells import Spell, StepTold, tell_spells
 from monitor.usecases.telling import Mail, Told, tell, tell_attempt
 from monitor.usecases.told_events import Terms, facts_of, tell_event
 
 _QUIET_ATTEMPTS = frozenset({"started", "sent"})
+_GIVE = "give a subscription's id, the merchant's reference, a mail's id or an address"
 _SITUATIONS = frozenset(situation.value for situation in Situation)
 
 
@@ -50,6 +52,8 @@ class Story:
     subscription: str
     product: str | None
     address: str | None
+    now: datetime
+    """By the account's own time, which a test account may have moved."""
     situation: str | None = None
     summary: str = ""
     next: str = ""
@@ -81,13 +85,20 @@ class Reader:
     async def explain(self, asked: str, *, account: str | None = None, known_at: datetime | None = None) -> Explanation:
         """The stories of a subscription, or of all subscriptions of everybody with this address.
 
-        A subscription is named by its id, by the merchant's reference, or by the id of one of its mails.
-        Raises `NotFoundError` when there is none.
+        A subscription is named by its id, by the merchant's reference, or by the id of one of its mails, which may be
+        shortened as listings do. Raises `NotFoundError` when there is none, `ConfigError` when nothing was asked.
         """
         asked = asked.strip()
+        if not asked:
+            raise ConfigError(f"nothing was asked for: {_GIVE}")
         macs = [self.address_mac(asked)] if "@" in asked else []
         async with self.db.read() as conn:
             found = await find_subscriptions(conn, asked, macs, account)
+            if not found:
+                mails = await mails_by_prefix(conn, asked)
+                if len(mails) > 1:
+                    raise no_mail(asked, mails)
+                found = await find_subscriptions(conn, mails[0], (), account) if mails else []
             if not found:
                 raise NotFoundError(_nothing(asked, account))
             stories = [await self._story(conn, row, known_at) for row in found]
@@ -98,12 +109,13 @@ class Reader:
         events, episodes, rows = await history_of(conn, found.id)
         attempts = await attempts_of(conn, [row.id for row in rows])
         stored = (await load_subscriptions(conn, found.account_id, ids=[found.id]))[found.ext_id]
-        run = await first_run_of(conn, found.account_id, found.first_asked_at)
+        now = self.now + (found.time_travel or timedelta())
+        run = await run_that_asked(conn, found.account_id, found.first_asked_at)
         seen_at = found.first_asked_at if run is None else run.now_at
         if events and events[0].old is None:
             seen_at = events[0].at
         shown = self._shown
-        story = Story(found.account, zone.key, found.ext_id, found.product, shown(found.email))
+        story = Story(found.account, zone.key, found.ext_id, found.product, shown(found.email), now)
         if known_at is not None and seen_at > known_at:
             return replace(story, summary=f"Not known then: first seen {moment(seen_at, zone)}")
         if known_at is not None:
@@ -120,9 +132,9 @@ class Reader:
             )
             for row in rows
         ]
-        told = [tell(mail, zone, known_at or self.now, known_at) for mail in mails]
+        told = [tell(mail, zone, known_at or now, known_at) for mail in mails]
         pairs = list(zip(mails, told, strict=True))
-        spells = tell_spells(episodes, events, pairs, stored, zone, now=self.now, known_at=known_at)
+        spells = tell_spells(episodes, events, pairs, stored, zone, now=now, known_at=known_at)
         terms = Terms(zone, found.symbol, found.decimals)
         first = _first_line(seen_at, zone, found, baseline=run is not None and run.baseline)
         lines = [
@@ -133,13 +145,17 @@ class Reader:
             *_attempt_lines(mails, attempts),
             *_decisions(rows, known_at),
         ]
+        facts: Mapping[str, str] = {}
+        if known_at is None:
+            read_at = await _read_at(conn, found.account_id, stored)
+            facts = {**facts_of(stored, terms), "last read": moment(read_at, zone)}
         summary, situation = _summary(spells, events, seen_at, stored, zone, known_at=known_at)
         return replace(
             story,
             situation=situation,
             summary=summary,
             next=_next(spells, found, zone, known_at=known_at),
-            facts={} if known_at is not None else facts_of(stored, terms),
+            facts=facts,
             spells=spells,
             lines=_newest_first(lines),
         )
@@ -148,11 +164,18 @@ class Reader:
         return address if self.show_addresses or address is None else masked(address)
 
 
+async def _read_at(conn: AsyncConnection, account_id: int, stored: StoredSubscription) -> datetime:
+    """When it was read last, by the clock of the run's decisions; the row itself has the database's clock."""
+    run = await run_that_asked(conn, account_id, stored.asked_at)
+    read_at: datetime = stored.asked_at if run is None else run.now_at + (stored.asked_at - run.asked_at)
+    return read_at
+
+
 def _nothing(asked: str, account: str | None) -> str:
     where = f" in account {account}" if account is not None else ""
     if "@" in asked:
         return f"no customer's address and no subscription is {asked}{where}: is it spelled as the payment API has it?"
-    return f"no subscription {asked} is known{where}: give its id, the merchant's reference, a mail's id or an address"
+    return f"no subscription {asked} is known{where}: {_GIVE}"
 
 
 def _first_line(seen_at: datetime, zone: ZoneInfo, found: Any, *, baseline: bool) -> Line:

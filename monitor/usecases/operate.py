@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from monitor.domain.guard import Rule
 from monitor.domain.model import BatchState, NotificationState
 from monitor.domain.words import count, mark_of, moment
-from monitor.errors import NotFoundError
 from monitor.store.accounts import AccountRow, find_account, lock_account
 from monitor.store.batches import BatchRow, decide, find_batch, held_ids, lock_plan, plan_hash, renew_plan
 from monitor.store.by_hand import (
@@ -37,6 +36,7 @@ from monitor.store.catalog import suppress, suppressed, unsuppress
 from monitor.store.views import mails_by_prefix
 from monitor.store.witness import check_witness, note_witness, seal_witness
 from monitor.usecases.context import Tools, travelled_now
+from monitor.usecases.missing import no_account, no_batch, no_mail
 
 S = NotificationState
 _DONE = frozenset(
@@ -280,17 +280,15 @@ class Operator:
     async def _locked(self, conn: AsyncConnection, batch_id: int) -> tuple[AccountRow, BatchRow]:
         batch = await find_batch(conn, batch_id)
         if batch is None:
-            raise NotFoundError(f"there is no batch {batch_id}: `monitor outbox batches` lists them")
+            raise no_batch(batch_id)
         account = await lock_account(conn, batch.account_id)
         return account, await find_batch(conn, batch_id, lock=True) or batch
 
     async def _mail(self, conn: AsyncConnection, asked: str) -> tuple[AccountRow, Row[Any]]:
-        ids = await mails_by_prefix(conn, asked)
-        if len(ids) > 1:
-            raise NotFoundError(f"several mails begin with {asked}: name more of the id")
-        mail = await find_mail(conn, ids[0]) if ids and asked else None
+        ids = await mails_by_prefix(conn, asked) if asked else []
+        mail = await find_mail(conn, ids[0]) if len(ids) == 1 else None
         if mail is None:
-            raise NotFoundError(f"there is no mail {asked}: `monitor outbox list` shows ids")
+            raise no_mail(asked, ids)
         account = await lock_account(conn, mail.account_id)
         await find_batch(conn, mail.batch_id, lock=True)
         return account, await find_mail(conn, mail.id) or mail
@@ -298,7 +296,7 @@ class Operator:
     async def _account(self, conn: AsyncConnection, name: str) -> AccountRow:
         row = await find_account(conn, name)
         if row is None:
-            raise NotFoundError(f"nothing is known of account {name} yet: run `monitor run` first")
+            raise no_account(name)
         return await lock_account(conn, row.id)
 
     def _decided(self, account: AccountRow, batch: BatchRow, ids: Sequence[str], wish: str) -> Ruling | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.domain.words import masked, sentence
-from monitor.errors import NotFoundError
 from monitor.store import views
 from monitor.store.engine import Database
 from monitor.store.views import Filter
+from monitor.usecases.missing import no_batch, no_mail, no_run
 from monitor.usecases.operate import rules_of
 
 MOST_QUARANTINED = 200
@@ -80,8 +80,7 @@ class Reports:
         async with self.db.read() as conn:
             ids = await views.mails_by_prefix(conn, asked) if asked else []
             if len(ids) != 1:
-                what = f"several mails begin with {asked}" if ids else f"there is no mail {asked}"
-                raise NotFoundError(f"{what}: `monitor outbox list` shows ids")
+                raise no_mail(asked, ids)
             row = await views.mail_by_id(conn, ids[0])
             attempts = await views.attempts_of(conn, ids)
         batch = {"id": row.batch_id, "state": row.batch_state, "decided_by": row.batch_decided_by}
@@ -103,7 +102,7 @@ class Reports:
         async with self.db.read() as conn:
             rows = await views.list_batches(conn, Filter(batch=batch_id, limit=1))
             if not rows:
-                raise NotFoundError(f"there is no batch {batch_id}: `monitor outbox batches` lists them")
+                raise no_batch(batch_id)
             mails = await views.batch_mails(conn, batch_id)
         return {**_batch(rows[0]), "mails": [_picked(row, ("kind", "state", "reason", "count")) for row in mails]}
 
@@ -118,7 +117,7 @@ class Reports:
         async with self.db.read() as conn:
             row = await views.run_by_id(conn, run_id)
             if row is None:
-                raise NotFoundError(f"there is no run {run_id}: `monitor runs list` shows them")
+                raise no_run(run_id)
             windows = await views.run_windows(conn, run_id)
             bad = await views.quarantined(conn, row.account_id, row.now_at, MOST_QUARANTINED)
         return {

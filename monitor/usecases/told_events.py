@@ -57,7 +57,6 @@ def facts_of(stored: StoredSubscription, terms: Terms) -> dict[str, str]:
         "next attempt": moment(snapshot.next_attempt_at, zone),
         "access until": moment(snapshot.current_period_end_at, zone),
         "management link": "known" if stored.told.manage_link else UNKNOWN,
-        "last read": moment(stored.asked_at, zone),
     }
     if snapshot.test:
         facts["test"] = "a test subscription"

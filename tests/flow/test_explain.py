@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from monitor.domain.guard import GuardLimits
 from monitor.domain.words import RULES
-from monitor.errors import NotFoundError
+from monitor.errors import ConfigError, NotFoundError
 from monitor.sandbox import acts
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
@@ -37,6 +37,35 @@ def reader(stage, **options):
 
 async def story(stage, asked, **options):
     return (await reader(stage).explain(asked, **options)).stories[0]
+
+
+async def test_an_account_that_travelled_is_told_by_its_own_clock_alone(stage):
+    await stage.run()
+    tomorrow = stage.world.now + timedelta(days=1)
+    stage.world.advance(to=tomorrow)
+    (other,) = cause(stage.world, {FAILED: 1})[FAILED]
+    await stage.run(at=tomorrow)
+    wall = stage.tools.clock.now()
+    await set_travel(stage, timedelta(days=2))
+
+    told = (await Reader(stage.db, stage.tools.address_mac, {}, wall).explain(other)).stories[0]
+
+    assert told.now == wall + timedelta(days=2)
+    assert told.facts["last read"].startswith("2 Apr 2026, 09:0")
+
+
+async def test_a_mail_is_found_by_the_beginning_of_its_id_as_listings_print_it(stage):
+    asked = await one_failing(stage)
+    mail = (await story(stage, asked)).spells[0].steps[0].notification
+    assert (await story(stage, mail[:13])).subscription == asked
+    for nothing in ("", "  "):
+        with pytest.raises(ConfigError, match="nothing was asked for: give a subscription's id"):
+            await story(stage, nothing)
+
+
+async def set_travel(stage, travel):
+    async with stage.db.write() as conn:
+        await change_account(conn, (await stage.row()).id, time_travel=travel)
 
 
 async def set_mail(stage, mail_id, **values):
@@ -386,7 +415,7 @@ async def test_a_mails_id_and_a_reference_lead_to_their_subscription(stage):
 
 async def test_what_is_not_known_is_an_error_that_says_what_to_give(stage):
     await stage.run()
-    with pytest.raises(NotFoundError, match="no subscription nobody is known: give its id"):
+    with pytest.raises(NotFoundError, match="no subscription nobody is known: give a subscription"):
         await reader(stage).explain("nobody")
     with pytest.raises(
         NotFoundError,

@@ -225,8 +225,8 @@ async def test_what_does_not_exist_is_named_with_the_command_that_lists(stage):
     for read, said in (
         (reports.run(99), "no run 99: `monitor runs list`"),
         (reports.batch(99), "no batch 99: `monitor outbox batches`"),
-        (reports.mail("zzz"), "no mail zzz"),
-        (reports.mail(""), "no mail "),
+        (reports.mail("zzz"), "no mail 'zzz'; `monitor outbox list`"),
+        (reports.mail(""), "no mail ''; "),
     ):
         with pytest.raises(NotFoundError, match=said):
             await read
