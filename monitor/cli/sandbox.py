@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,13 +16,22 @@ from monitor.cli.stop import Stop
 from monitor.clock import SystemClock
 from monitor.errors import ConfigError
 from monitor.sandbox.entities import Merchant
+from monitor.sandbox.naming import mix
 from monitor.sandbox.seeding import healthy
+from monitor.sandbox.sender import HookSender
 from monitor.sandbox.serve import Addresses, serve
 from monitor.sandbox.world import World
 
 API_PORT = 8787
 SMTP_PORT = 1025
 _TICK_S = 1.0
+
+
+class Version(StrEnum):
+    """Which API's webhooks are sent."""
+
+    V1 = "v1"
+    V2 = "v2"
 
 
 def register(app: typer.Typer) -> None:
@@ -46,17 +56,26 @@ def sandbox(
     control: Annotated[
         bool, typer.Option("--control", help="Serve /_control too: cause failures, top up, move time, without a key.")
     ] = False,
+    webhooks: Annotated[
+        str | None,
+        typer.Option("--webhooks", metavar="URL", help="Send webhooks there: some twice, some late, not in order."),
+    ] = None,
+    webhook_version: Annotated[
+        Version, typer.Option("--webhook-version", help="Whose bodies and signatures: API v2's or v1's.")
+    ] = Version.V2,
 ) -> None:
     """Serve a simulated API v2 and an SMTP server that keeps every mail as a file; until Ctrl-C."""
 
     async def body(stop: Stop) -> int:
         world = healthy(size, trials=size // 20, seed=seed, start=SystemClock().now(), merchant=Merchant(mode="test"))
-        living = asyncio.create_task(_live(world, stop))
+        secret = f"whsec_sandbox_{mix(seed, 7):016x}"
+        sender = None if webhooks is None else HookSender(world, webhooks, [secret], version=webhook_version)
+        living = asyncio.create_task(_live(world, stop, sender))
         try:
             await serve(
                 world,
                 stop=stop.asked,
-                on_ready=lambda ready: _tell(ready, size, size // 20),
+                on_ready=lambda ready: _tell(ready, size, size // 20, None if sender is None else secret),
                 port=port,
                 smtp_port=smtp_port,
                 mail_folder=mails,
@@ -68,12 +87,14 @@ def sandbox(
             ) from error
         finally:
             living.cancel()
+            if sender is not None:
+                await sender.aclose()
         return Exit.DONE
 
     console.operate(body)
 
 
-async def _live(world: World, stop: Stop) -> None:
+async def _live(world: World, stop: Stop, sender: HookSender | None) -> None:
     """The world's time follows the machine's, unless it was moved ahead: then it waits for nobody."""
     clock = SystemClock()
     ahead = timedelta()
@@ -81,15 +102,18 @@ async def _live(world: World, stop: Stop) -> None:
         await stop.sleep(_TICK_S)
         ahead = max(ahead, world.now - clock.now())
         world.advance(to=max(world.now, clock.now() + ahead))
+        if sender is not None:
+            await sender.send()
 
 
-def _tell(ready: Addresses, size: int, trials: int) -> None:
+def _tell(ready: Addresses, size: int, trials: int, hook_secret: str | None) -> None:
     console.say(f"A simulated merchant with {size:,} subscriptions and {trials:,} trials.")
     console.say("Put this into the settings (mode 0600):\n")
     console.say(f'  [smtp]\n  host = "{ready.smtp_host}"\n  port = {ready.smtp_port}\n  security = "none"\n')
     console.say(
         f'  [accounts.acme]\n  provider = "qbitflow-v2"\n  mode = "test"\n  base_url = "{ready.api_url}"\n'
         f'  api_key = "{ready.api_key}"\n  mail_test_rows = true\n'
+        + ("" if hook_secret is None else f'  webhook_secret = "{hook_secret}"\n')
     )
     console.say(f"Mails are kept in {ready.mail_folder}/. Ctrl-C ends it.")
     if ready.control_url:

@@ -14,6 +14,7 @@ from monitor.clock import Clock
 from monitor.sandbox import mangle, v2_query
 from monitor.sandbox.entities import Subscription
 from monitor.sandbox.faults import Answer, Call, Faults
+from monitor.sandbox.sender import endpoint_shape
 from monitor.sandbox.serving import Front, Handler, answer, dump
 from monitor.sandbox.v2_payments import Payments
 from monitor.sandbox.v2_query import ApiError, Place, invalid, not_found
@@ -47,6 +48,7 @@ class V2:
             ("customer", "/customer/uuid/{id}", self._customer),
             ("currencies", "/utils/all-available-currencies", self._currencies),
             ("currency", "/utils/currency/id/{id}", self._currency),
+            ("endpoints", "/webhooks/endpoints", self._endpoints),
             ("events", "/webhooks/events", self._events),
             ("event", "/webhooks/events/{id}", self._event),
         )
@@ -209,6 +211,9 @@ class V2:
             if str(currency.id) == call.params["id"]:
                 return answer(self.shapes.currency(currency))
         raise not_found("currency")
+
+    def _endpoints(self, _call: Call) -> Answer:
+        return answer([endpoint_shape(self._world, one) for one in self._world.endpoints])
 
     def _events(self, call: Call) -> Answer:
         limit = v2_query.limit_of(call.query, default=20, maximum=100)

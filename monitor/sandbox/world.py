@@ -20,6 +20,7 @@ from monitor.sandbox.entities import (
     Bill,
     Currency,
     Customer,
+    Endpoint,
     Failure,
     Happening,
     Merchant,
@@ -54,6 +55,7 @@ class World:
         self.customers: list[Customer] = []
         self.wallets: list[Wallet] = []
         self.subscriptions: list[Subscription] = []
+        self.endpoints: list[Endpoint] = []
         self.failures: list[Failure] = []
         self.purchases: list[Purchase] = []
         self.happenings: deque[Happening] = deque(maxlen=HISTORY_KEPT)

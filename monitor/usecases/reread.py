@@ -23,6 +23,7 @@ from monitor.store.engine import db_now
 from monitor.store.locks import fence
 from monitor.store.subscriptions import load_subscriptions
 from monitor.usecases.context import Account, Tools, travelled_now
+from monitor.usecases.intake import fold_open_facts
 from monitor.usecases.observe import Observed, Outcome, observe
 from monitor.usecases.payments import PaymentWalk, reread_payment
 from monitor.usecases.pull import newest_failure
@@ -168,6 +169,8 @@ async def _write(
     tools.failpoint("after_reread_commit")
     done.read += len(found)
     done.outcome.add(outcome)
+    if outcome.dropped:  # somebody read it later than we did; what was told counts all the same
+        await fold_open_facts(tools, row, now)
 
 
 async def _place(conn: AsyncConnection, row: AccountRow, now: datetime, joins: Joins | None) -> tuple[int, int | None]:
