@@ -208,7 +208,7 @@ async def _own_address(wiring: Wiring, to: str) -> str:
     try:
         recipient = normalise_address(to)
     except UnmailableAddressError as error:
-        raise ConfigError(f"--to: {error}") from None
+        raise ConfigError(f"--to {to!r}: {error}; write it like me@acme.example") from None
     async with wiring.db.read() as conn:
         if await is_customer(conn, wiring.tools.address_mac(recipient)):
             raise MailError("--to: this is a customer's address, and a test mail never goes to a customer")

@@ -20,11 +20,12 @@ from starlette.routing import Route
 
 from monitor.sandbox import acts
 from monitor.sandbox.entities import Reason, Subscription
-from monitor.sandbox.transitions import cause
+from monitor.sandbox.transitions import SITUATIONS, cause
 from monitor.sandbox.v2_shapes import instant
 from monitor.sandbox.world import RefusedError, World
 
 Json = dict[str, Any]
+UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 ACTS: dict[str, Callable[[World, Subscription], None]] = {
     "top_up": acts.top_up,
     "raise_maximum": acts.raise_maximum,
@@ -46,7 +47,7 @@ def routes(world: World) -> tuple[Route, ...]:
     posts: dict[str, Callable[[World, Json], Json]] = {
         "advance": _advance,
         "act": _act,
-        "cause": lambda world, body: {name: list(ids) for name, ids in cause(world, body).items()},
+        "cause": _cause,
         "price": _price,
     }
 
@@ -62,12 +63,27 @@ def routes(world: World) -> tuple[Route, ...]:
 def _post(world: World, do: Callable[[World, Json], Json]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> JSONResponse:
         try:
-            body = json.loads(await request.body() or b"{}")
-            return JSONResponse(do(world, body))
-        except (RefusedError, LookupError, ValueError, TypeError, AttributeError, InvalidOperation) as error:
+            return JSONResponse(do(world, _object(await request.body())))
+        except RefusedError as error:
             return JSONResponse({"error": str(error), "code": "bad_request"}, 400)
 
     return endpoint
+
+
+def _object(body: bytes) -> Json:
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        raise RefusedError("the body is no JSON; quote it for the shell: -d '{\"days\": 3}'") from None
+    if not isinstance(found, dict):
+        raise RefusedError('the body must be a JSON object, such as {"days": 3}')
+    return found
+
+
+def _text(body: Json, name: str, example: str) -> str:
+    if not isinstance(body.get(name), str):
+        raise RefusedError(f'"{name}" is missing or no text; write it like {{"{name}": "{example}"}}')
+    return str(body[name])
 
 
 def _state(world: World) -> Json:
@@ -77,24 +93,62 @@ def _state(world: World) -> Json:
 
 def _advance(world: World, body: Json) -> Json:
     if "to" in body:
-        target = datetime.fromisoformat(body["to"])
-        if target.tzinfo is None:
-            raise ValueError("`to` needs an offset, such as Z")
-        handled = world.advance(to=target)
+        handled = world.advance(to=_instant(_text(body, "to", "2026-05-01T00:00:00Z")))
     else:
-        handled = world.advance(timedelta(**body))
+        handled = world.advance(_duration(body))
     return {**_state(world), "handled": handled}
 
 
+def _instant(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise RefusedError(f"`to`: {text!r} is no instant; write it like 2026-05-01T00:00:00Z") from None
+    if at.tzinfo is None:
+        raise RefusedError("`to` needs an offset, such as Z")
+    return at
+
+
+def _duration(body: Json) -> timedelta:
+    wrong = [name for name, number in body.items() if name not in UNITS or type(number) not in {int, float}]
+    if wrong or not body:
+        raise RefusedError(f'{wrong or "nothing"}: a duration is {{"days": 3}}; units are {", ".join(UNITS)}, or "to"')
+    try:
+        return timedelta(**body)
+    except (OverflowError, ValueError):
+        raise RefusedError(f"{body} is no time that can pass") from None
+
+
+def _cause(world: World, body: Json) -> Json:
+    odd = [name for name in body if name not in SITUATIONS]
+    if odd:
+        raise RefusedError(f"there is no situation {odd[0]!r}; there is: {', '.join(sorted(SITUATIONS))}")
+    if not all(type(number) is int and number >= 0 for number in body.values()):
+        raise RefusedError('say how many of each as a whole number, such as {"paused": 2}')
+    return {name: list(ids) for name, ids in cause(world, body).items()}
+
+
 def _act(world: World, body: Json) -> Json:
-    sub = world.get(body["subscription"])
-    ACTS[body["act"]](world, sub)
+    name, ext_id = _text(body, "act", "top_up"), _text(body, "subscription", "sub@...")
+    if name not in ACTS:
+        raise RefusedError(f"there is no act {name!r}; there is: {', '.join(sorted(ACTS))}")
+    sub = world.find(ext_id)
+    if sub is None:
+        raise RefusedError(f"there is no subscription {ext_id!r} in this world")
+    ACTS[name](world, sub)
     return {"subscription": world.id_of(sub), "status": str(sub.status), "action": sub.action}
 
 
 def _price(world: World, body: Json) -> Json:
-    price = Decimal(body["usd"])
+    symbol, usd = _text(body, "symbol", "WETH"), _text(body, "usd", "1900.50")
+    try:
+        price = Decimal(usd)
+    except InvalidOperation:
+        price = Decimal(0)
     if not price.is_finite() or price <= 0:
-        raise ValueError("`usd` must be a number above 0")
-    world.set_price(body["symbol"], price)
+        raise RefusedError(f'"usd" must be a number above 0, as text; {usd!r} is none')
+    try:
+        world.set_price(symbol, price)
+    except KeyError:
+        raise RefusedError(f"no customer of this world pays in {symbol!r}") from None
     return _state(world)

@@ -732,27 +732,40 @@ async def test_acts_causes_and_prices_change_the_world(controlled):
 
 
 @pytest.mark.parametrize(
-    ("name", "body"),
+    ("name", "body", "told"),
     [
-        ("advance", {"fortnights": 1}),
-        ("advance", {"days": "x"}),
-        ("advance", {"to": "2026-04-20T08:00:00"}),
-        ("advance", {"to": "later"}),
-        ("advance", []),
-        ("act", {"act": "dance", "subscription": "sub@x"}),
-        ("act", {"act": "pause"}),
-        ("cause", {"paused": 5000}),
-        ("cause", {"sleepy": 1}),
-        ("price", {"symbol": "WETH", "usd": "NaN"}),
-        ("price", {"symbol": "WETH", "usd": "Infinity"}),
-        ("price", {"symbol": "WETH", "usd": "-1"}),
-        ("price", {"symbol": "WETH", "usd": "much"}),
-        ("price", {"symbol": "NOPE", "usd": "1"}),
+        ("advance", {}, 'a duration is {"days": 3}'),
+        ("advance", {"fortnights": 1}, "units are weeks, days"),
+        ("advance", {"days": "x"}, "['days']"),
+        ("advance", {"days": True}, "['days']"),
+        ("advance", {"days": 1e300}, "no time that can pass"),
+        ("advance", {"to": "2026-04-20T08:00:00"}, "`to` needs an offset"),
+        ("advance", {"to": "later"}, "'later' is no instant"),
+        ("advance", {"to": 5}, '"to" is missing or no text'),
+        ("advance", [], "must be a JSON object"),
+        ("act", {"act": "dance", "subscription": "sub@x"}, "no act 'dance'; there is: cancel"),
+        ("act", {"act": "pause", "subscription": "sub@x"}, "no subscription 'sub@x'"),
+        ("act", {"act": "pause"}, '"subscription" is missing'),
+        ("cause", {"paused": 5000}, "5000 wanted"),
+        ("cause", {"paused": "all"}, "as a whole number"),
+        ("cause", {"sleepy": 1}, "no situation 'sleepy'; there is: cancelled"),
+        ("price", {"symbol": "WETH", "usd": "NaN"}, "above 0"),
+        ("price", {"symbol": "WETH", "usd": "Infinity"}, "above 0"),
+        ("price", {"symbol": "WETH", "usd": "-1"}, "above 0"),
+        ("price", {"symbol": "WETH", "usd": "much"}, "'much' is none"),
+        ("price", {"symbol": "WETH", "usd": 5}, '"usd" is missing or no text'),
+        ("price", {"symbol": "NOPE", "usd": "1"}, "pays in 'NOPE'"),
     ],
 )
-async def test_what_the_world_cannot_do_is_400_and_says_why(controlled, name, body):
+async def test_what_the_world_cannot_do_is_400_and_says_why(controlled, name, body, told):
     answer = await post(controlled, name, body)
-    assert (answer.status_code, bool(answer.json()["error"])) == (400, True)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert told in answer.json()["error"]
+
+
+async def test_a_body_that_the_shell_has_spoilt_is_named(controlled):
+    answer = await controlled.client.post(f"{controlled.server.base}/_control/advance", content=b"{days: 3}")
+    assert (answer.status_code, "the body is no JSON" in answer.json()["error"]) == (400, True)
 
 
 async def test_the_combined_list_is_of_bills_and_purchases_newest_first_and_can_be_narrowed():

@@ -228,7 +228,7 @@ def test_preview_works_without_any_settings(shop):
         (("preview", "paused", "--step", "last_call"), "there is: first"),
         (("preview", "paused", "--locale", "xx"), "there is: en"),
         (("preview", "birthday"), "low_on_funds"),
-        (("send-test", "paused", "--to", "nobody"), "--to"),
+        (("send-test", "paused", "--to", "nobody"), "write it like me@acme.example"),
     ],
 )
 def test_a_wrong_choice_ends_with_2_and_lists_the_right_ones(shop, arguments, told):
