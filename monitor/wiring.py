@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from monitor.alarm import AppriseAlarm, NoAlarm
 from monitor.clock import Clock, SystemClock
 from monitor.config import Account as AccountSettings
-from monitor.config import GuardSettings, Settings, SmtpSettings, secret_key
+from monitor.config import BillingSettings, GuardSettings, Settings, SmtpSettings, secret_key
 from monitor.domain.calendar import SendingWindow
 from monitor.domain.guard import GuardLimits
 from monitor.domain.letter import Brand
@@ -27,7 +27,9 @@ from monitor.mail.mailer import TemplateMailer
 from monitor.mail.smtp import SmtpTransport
 from monitor.metrics import Meter
 from monitor.providers.base import Provider
+from monitor.providers.billing_platform import BillingPlatform, PlatformNames
 from monitor.providers.billing_platform_hooks import BillingPlatformHooks
+from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
@@ -270,15 +272,14 @@ def build_account(
         guard=_limits(settings.guard_for(chosen)),
         read_at_once=chosen.read_at_once,
         daily_requests=chosen.daily_requests,
+        payments=chosen.payments,
         hooked=bool(chosen.webhook_secret),
     )
 
 
 def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: OnRequest | None) -> Provider:
-    if chosen.provider == "billing-platform":
-        raise ConfigError(
-            f'accounts.{chosen.name}.provider: {chosen.provider} comes in a later version; use "qbitflow-v2"'
-        )
+    if chosen.billing is not None:
+        return _billing_platform(chosen, chosen.billing, clock, sleep, on_request)
     qbitflow = QBitFlowV1 if chosen.provider == "qbitflow-v1" else QBitFlowV2
     return qbitflow(
         base_url=chosen.base_url,
@@ -287,6 +288,23 @@ def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: O
         clock=clock,
         sleep=sleep,
         on_behalf_of=chosen.on_behalf_of,
+        on_request=on_request,
+    )
+
+
+def _billing_platform(
+    chosen: AccountSettings, billing: BillingSettings, clock: Clock, sleep: Sleep, on_request: OnRequest | None
+) -> Provider:
+    names = billing.model_dump(exclude={"tenant_id", "field_map"})
+    return BillingPlatform(
+        base_url=chosen.base_url,
+        tenant_id=billing.tenant_id,
+        tenant_secret=chosen.api_key.get_secret_value(),
+        mode=Mode(chosen.mode),
+        account=chosen.name,
+        clock=clock,
+        sleep=sleep,
+        names=PlatformNames(payment=PaymentNames(**billing.field_map.model_dump()), **names),
         on_request=on_request,
     )
 

@@ -71,6 +71,8 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
     report, delivery = done.report, done.delivery
     if report is not None and report.run_id is not None:
         yield "Pulled", pulled_words(report)
+        if report.counts.get("payments"):
+            yield "Payments", payment_words(report)
         if report.baseline:
             yield "First run", copyable(first_run_words(report))
         elif done.changes:
@@ -83,6 +85,13 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
             yield "Waiting", copyable(waiting_words(delivery, done.zone))
         if delivery.stopped_by is not None:
             yield "Stopped", copyable(halt_words(delivery.stopped_by, done.account, done.zone))
+
+
+def payment_words(report: RunReport) -> str:
+    """`130 payments read, 2 events`."""
+    words = [f"{count(report.counts['payments'], 'payment')} read"]
+    events = report.counts["payment_events"]
+    return ", ".join(words + ([count(events, "event")] if events else []))
 
 
 def pulled_words(report: RunReport) -> str:

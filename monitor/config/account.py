@@ -47,6 +47,8 @@ class Account(Table):
     link_hosts: tuple[LinkHost, ...] = ()
     first_run: Literal["baseline", "notify"] = "baseline"
     mail_test_rows: bool = False
+    payments: bool = True
+    """Whether payments are pulled into the database too, where the API lists any."""
     campaigns: Path | None = None
     """None: the campaigns that are shipped."""
     read_at_once: int = Field(8, ge=1, le=64)

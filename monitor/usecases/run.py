@@ -42,8 +42,9 @@ from monitor.usecases.hook_watch import watch_hooks
 from monitor.usecases.identity import CLOCK_TOLERANCE, check_identity
 from monitor.usecases.intake import fold_open_facts, walk_log
 from monitor.usecases.pull import Sweep
-from monitor.usecases.read_known import Errand, sweep_all
+from monitor.usecases.read_known import Errand
 from monitor.usecases.reread import Joins, reread_all
+from monitor.usecases.sweeping import sweep_and_pay
 from monitor.usecases.tick import look_at_what_is_due
 
 ROWS_PER_WINDOW = 2_500
@@ -239,7 +240,7 @@ class Run:
             batch_id = await run_batch(conn, row.id, run.id, run.now_at)
             # what a resumed run read before it was killed may be older than a fact
             self._read_since = None if resumed else await newest_fact(conn, row.id)
-        sweep, said, figures = await sweep_all(tools, account, row, run, Errand(self._lock, batch_id))
+        sweep, said, figures = await sweep_and_pay(tools, account, row, run, Errand(self._lock, batch_id))
         problems += said
         ticked = await look_at_what_is_due(
             tools, account, row, run.now_at, batch_id=batch_id, run_id=run.id, lock=(self._lock, run.token)

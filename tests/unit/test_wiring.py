@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import stat
 from datetime import time
 from decimal import Decimal
@@ -8,9 +9,11 @@ from decimal import Decimal
 import pytest
 
 from monitor.clock import SystemClock
-from monitor.config import Settings
+from monitor.config import PaymentFields, Settings
 from monitor.domain.model import Mode
 from monitor.errors import ConfigError
+from monitor.providers.billing_platform import BillingPlatform, PlatformNames
+from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.wiring import address_mac, build_account, loaded_secrets, prepare_state_dir
 
 KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"
@@ -66,10 +69,24 @@ def test_every_choice_of_an_account_reaches_the_use_cases(tmp_path):
     assert (limits.mails_factor, limits.unknown, limits.per_address_24h) == (3, Decimal("0.05"), 3)
 
 
-@pytest.mark.parametrize("provider", ["billing-platform"])
-def test_a_provider_of_a_later_version_is_refused_with_the_one_to_use(tmp_path, provider):
-    with pytest.raises(ConfigError, match=r'accounts\.acme\.provider: .*use "qbitflow-v2"'):
-        account(settings(tmp_path, provider=provider))
+def test_every_name_of_the_billing_platform_reaches_its_provider(tmp_path):
+    changed = {
+        "login_path": "/a",
+        "login_id_field": "b",
+        "login_secret_field": "c",
+        "token_field": "d",
+        "token_ttl_s": 61,
+        "token_margin_s": 1,
+        "payments_path": "/e",
+        "payment_path": "/f/{id}",
+        "list_all_users": False,
+    }
+    fields = dict(zip(PaymentFields.model_fields, "ghijklmno", strict=True))
+    billing = {"tenant_id": "t-1", "field_map": fields, **changed}
+    built = account(settings(tmp_path, provider="billing-platform", api_key="hush", billing=billing))
+    assert isinstance(built.provider, BillingPlatform)
+    assert built.provider.names == PlatformNames(payment=PaymentNames(**fields), **changed)
+    assert set(changed) | {"payment"} == {field.name for field in dataclasses.fields(PlatformNames)}
 
 
 def test_an_account_of_api_v1_reads_known_ids_as_configured(tmp_path):
