@@ -14,8 +14,6 @@ from monitor.domain.model import Snapshot, Status, Urgency
 
 GRACE = timedelta(days=7)
 """Both a failing subscription and an unconfirmed trial end this long after it began (contract v2, 2.4)."""
-LAST_CALL_LEAD = timedelta(hours=36)
-"""A closed night of 12 h still leaves 24 h to act."""
 MUST_GO_BELOW = timedelta(hours=24)
 TOO_LATE_BELOW = timedelta(hours=1)
 """Greylisting alone may eat the last hour: no call to act leaves any more."""
@@ -130,11 +128,6 @@ class Deadline:
     """The estimated end that steps count back from: never printed."""
     any_moment: bool = False
     """No attempt is left: it may end now, no date is known and the last call is due at once."""
-
-    @property
-    def last_call_at(self) -> datetime | None:
-        """When the last call comes due; None without a date."""
-        return None if self.plan_by_at is None else _later(self.plan_by_at, -LAST_CALL_LEAD)
 
 
 UNKNOWN_DEADLINE = Deadline()

@@ -15,7 +15,6 @@ from monitor.domain.model import Cause, Situation, Snapshot
 _IGNORED = {"provider_updated_at", "currency"}
 _FIELDS = tuple(f.name for f in fields(Snapshot) if f.name not in _IGNORED)
 _values = attrgetter(*_FIELDS)
-_PLAIN = tuple(name for name in _FIELDS if name != "customer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,6 @@ class Change:
 def state_hash(snapshot: Snapshot) -> bytes:
     """Sixteen bytes that are equal exactly when two snapshots say the same, customer included."""
     return blake2b(repr(_values(snapshot)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def changed_fields(known: Snapshot, observed: Snapshot) -> frozenset[str]:
-    """Names of the fields that differ; the customer's own fields are not among them."""
-    return frozenset(name for name in _PLAIN if getattr(known, name) != getattr(observed, name))
 
 
 def situation_change(old: Situation | None, new: Situation, cause: Cause | None) -> Change:

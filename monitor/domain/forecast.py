@@ -21,9 +21,6 @@ from monitor.domain.model import Cause
 
 Number = Decimal | Fraction | int
 
-GAS_FACTOR = 2
-"""Covers gas spikes and a token that falls against ether."""
-GAS_BILLS = 3
 PAYG_LEAD = timedelta(hours=1)
 HALF_CENT = Fraction(1, 200)
 
@@ -58,18 +55,6 @@ def stressed(token_usd: Number | None, fall: Number) -> Fraction | None:
     """The token's price after it fell by the share `fall` (0.05 is 5 %); None if nothing is left of it."""
     token = _positive(token_usd)
     return None if token is None else _positive(token * (1 - Fraction(fall)))
-
-
-def estimated_gas(
-    recent_refunds: Sequence[int],
-    fallback_usd: Number | None = None,
-    token_usd: Number | None = None,
-    decimals: int | None = None,
-) -> int | None:
-    """g: twice the largest refund of the newest 3 bills (newest first), else the fallback at today's price."""
-    if recent_refunds:
-        return GAS_FACTOR * max(recent_refunds[:GAS_BILLS])
-    return tokens_for_bill(fallback_usd, token_usd, decimals)
 
 
 def maximum_margin(bill: int | None, maximum: int | None, gas: int = 0) -> Margin | None:

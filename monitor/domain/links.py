@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 import idna
 
@@ -42,12 +41,6 @@ def safe_link(url: str, allowed_hosts: Collection[str] | None) -> str | None:
         return None
     link = f"https://{host}{colon}{port}{rest[len(authority) :]}"
     return link if _URL.fullmatch(link) else None
-
-
-def host_of(url: str) -> str | None:
-    """The host of a well-formed https link in ASCII, such as a brand's; None for anything else."""
-    link = safe_link(url, None)
-    return urlsplit(link).hostname if link else None
 
 
 def ascii_host(host: str) -> str | None:

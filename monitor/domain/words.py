@@ -62,20 +62,6 @@ RULES: Mapping[str, str] = {
 }
 """Rule -> why a mail did not go, or not yet. Fields in braces are values: instants in the account's zone, details."""
 
-GUARD_RULES: Mapping[str, str] = {
-    "a_mass_change": "too many subscriptions changed at once",
-    "b_missing": "too many known subscriptions are missing",
-    "c_volume": "many more mails than on other days",
-    "d_unknown": "too many rows cannot be read or are of unknown status",
-    "e_per_address": "too many mails to one address",
-    "f_baseline": "first contact with this account",
-    "f_restored": "the database was restored or copied",
-    "f_provider_changed": "the account speaks another API version",
-    "g_refused_in_a_row": "the mail server refused many mails in a row",
-    "g_refused_share": "the mail server refused too many mails",
-    "adopt": "an operator adopted what the baseline had muted",
-}
-
 ENDINGS: Mapping[str, str] = {
     "recovered": "recovered, with proof: a bill was paid or the allowance raised",
     "healed": "the problem is gone; no paid bill proves more than that",

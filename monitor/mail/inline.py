@@ -7,17 +7,21 @@ where it stands between elements, a word inside an attribute; then it comes back
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import css_inline
 from jinja2.ext import Extension
 
-if TYPE_CHECKING:
-    from monitor.mail.environment import MailEnvironment
-
 _PIECE = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}", re.DOTALL)
 _HIDDEN = re.compile(r"<!--jj(\d+)jj-->|jj(\d+)jj")
 _INLINER = css_inline.CSSInliner(load_remote_stylesheets=False)
+
+
+class _Styled(Protocol):
+    """What this needs of the environment that it extends."""
+
+    stylesheet: str
+    line_maps: dict[str, list[int]]
 
 
 class InlineCss(Extension):
@@ -26,7 +30,7 @@ class InlineCss(Extension):
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002  # as Jinja2 calls it
         if name is None or not name.endswith(".html"):
             return source
-        environment = cast("MailEnvironment", self.environment)
+        environment = cast("_Styled", self.environment)
         inlined, lines = inline(source, environment.stylesheet)
         environment.line_maps[name] = lines
         return inlined

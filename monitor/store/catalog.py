@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import CurrencySeen, ProductSeen
@@ -76,12 +76,6 @@ async def suppressed(conn: AsyncConnection, account_id: int, macs: Sequence[str]
     for row in await conn.execute(statement):
         found.setdefault(row.address_mac, set()).add(row.scope)
     return found
-
-
-async def list_suppressions(conn: AsyncConnection, account_id: int) -> list[Row[Any]]:
-    """All suppressions of an account, newest first."""
-    statement = select(suppressions).where(suppressions.c.account_id == account_id).order_by(suppressions.c.id.desc())
-    return list(await conn.execute(statement))
 
 
 async def _upsert(conn: AsyncConnection, table: Any, account_id: int, rows: list[dict[str, Any]]) -> None:

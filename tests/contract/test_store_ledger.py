@@ -23,7 +23,6 @@ from monitor.domain.model import (
 )
 from monitor.errors import StoreError
 from monitor.store.catalog import (
-    list_suppressions,
     load_currencies,
     load_products,
     suppress,
@@ -54,6 +53,7 @@ from monitor.store.runs import (
     unfinished_run,
 )
 from monitor.store.schema import episodes, events, quarantine, runs
+from monitor.store.views import Filter, list_suppressed
 from tests.store_rows import (
     NOW,
     a_batch,
@@ -219,7 +219,8 @@ async def test_the_guard_leaves_out_what_is_muted_and_counts_it_once_it_is_not(s
 @pytest.mark.parametrize(
     ("batch", "counted"),
     [
-        ({"state": "open", "decided_at": NOW}, 0),
+        ({"state": "open", "reason": "[]", "decided_at": NOW}, 0),
+        ({"state": "open", "decided_at": NOW}, 1),
         ({"state": "open"}, 1),
         ({"state": "rejected", "decided_at": NOW}, 1),
         ({"state": "held"}, 1),
@@ -257,7 +258,9 @@ async def test_a_fact_is_stored_once_and_comes_back_exact(store, account):
     async with store.write() as conn:
         assert await insert_facts(conn, account, [], NOW) == []
         assert await insert_facts(conn, account, [FULL_FACT, fact("evt_2", sub=None)], NOW) == ["evt_1", "evt_2"]
-        assert await insert_facts(conn, account, [replace(FULL_FACT, cause=Cause.OTHER), fact("evt_3")], NOW) == ["evt_3"]
+        assert await insert_facts(conn, account, [replace(FULL_FACT, cause=Cause.OTHER), fact("evt_3")], NOW) == [
+            "evt_3"
+        ]
         waiting = await open_facts(conn, account)
     assert [one for _, one in waiting] == [FULL_FACT, fact("evt_3")]
 
@@ -431,7 +434,7 @@ async def test_an_address_is_suppressed_once_a_scope_and_freed_whole(store, acco
         assert await add("all", "mac-2")
         assert await suppressed(conn, account, ["mac", "mac-3"]) == {"mac": {"all", "reminders"}}
         assert await suppressed(conn, await an_account(conn, "other"), ["mac"]) == {}
-        listed = await list_suppressions(conn, account)
+        listed = await list_suppressed(conn, Filter())
         assert [(row.address_mac, row.scope) for row in listed] == [
             ("mac-2", "all"),
             ("mac", "reminders"),

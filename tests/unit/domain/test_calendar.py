@@ -177,7 +177,6 @@ def test_a_failing_subscription_ends_after_seven_days_at_the_latest_and_is_plann
     found = dunning()
     assert found.cancellation_at == SINCE + timedelta(days=7)
     assert found.plan_by_at == SINCE + timedelta(days=4)  # the 5th attempt, a day after each other
-    assert found.last_call_at == found.plan_by_at - timedelta(hours=36)
 
 
 def test_the_spacing_is_that_of_the_attempts_so_far():
@@ -206,7 +205,6 @@ def test_the_last_attempt_is_the_end_even_if_nobody_told_since_when():
 def test_without_an_attempt_left_it_may_end_any_moment_and_no_date_is_named(remaining):
     found = dunning(remaining=remaining)
     assert found == Deadline(any_moment=True)
-    assert found.last_call_at is None
 
 
 @pytest.mark.parametrize(
@@ -229,14 +227,12 @@ def test_where_the_attempts_tell_nothing_the_end_is_the_plan(parts):
 def test_where_nothing_is_told_no_date_is_named():
     unknown = dunning(since=None, failed=None, remaining=None, following=None)
     assert unknown == cal.UNKNOWN_DEADLINE
-    assert unknown.last_call_at is None
     assert dunning(since=None) == cal.UNKNOWN_DEADLINE
 
 
 def test_a_date_beyond_the_calendar_is_no_date():
     assert dunning(since=datetime(9999, 12, 30, tzinfo=UTC), following=None) == cal.UNKNOWN_DEADLINE
     assert cal.trial_deadline(datetime(9999, 12, 30, tzinfo=UTC)) == cal.UNKNOWN_DEADLINE
-    assert Deadline(plan_by_at=datetime(1, 1, 1, tzinfo=UTC)).last_call_at is None
 
 
 def test_an_expired_trial_ends_seven_days_after_it():

@@ -343,15 +343,6 @@ def test_no_date_is_named_where_none_is_known(start, frequency, covered, payg):
     assert fc.first_failing_bill(start, frequency, covered, payg=payg) is None
 
 
-def test_gas_is_twice_the_largest_of_the_newest_three_refunds():
-    assert fc.estimated_gas([3, 5, 4, 900]) == 10
-
-
-def test_gas_falls_back_to_the_configured_usd_rounded_up():
-    assert fc.estimated_gas([], Decimal("0.10"), Decimal(3), 2) == 4
-    assert fc.estimated_gas([]) is None
-
-
 def test_the_last_approval_is_at_least_the_largest_that_was_ever_seen():
     assert fc.highest_known_approval(None, None) is None
     assert fc.highest_known_approval(7, None) == 7

@@ -11,14 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from monitor.domain import episodes, intents
-from monitor.domain.guard import Rule
 from monitor.domain.model import Action, Cause, Kind, NotificationState, Situation, Status
 from monitor.domain.words import (
     ACTIONS,
     CAUSES,
     ENDINGS,
     EVENTS,
-    GUARD_RULES,
     NAMES,
     RULES,
     STATES,
@@ -94,9 +92,8 @@ def test_every_rule_that_the_code_writes_has_a_sentence():
     assert (written_rules() | constants | ends) - {"first", "recovered"} <= set(RULES)
 
 
-def test_every_end_of_an_episode_and_every_rule_of_the_guard_has_words():
+def test_every_end_of_an_episode_has_words():
     assert {episodes.RECOVERED, episodes.HEALED, episodes.REPLACED, episodes.RENEWED, episodes.ENDED} == set(ENDINGS)
-    assert {rule.value for rule in Rule} | {"adopt"} == set(GUARD_RULES)
 
 
 def test_every_name_and_state_has_words():
