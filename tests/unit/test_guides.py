@@ -55,6 +55,12 @@ def test_what_a_reader_types_is_understood(guide):
             command.make_context(command.name, list(rest))  # raises for an option that it has not
 
 
+def test_completion_and_the_manual_page_are_documented():
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert "`monitor --install-completion`" in text
+    assert "`man monitor`" in text
+
+
 def test_the_guides_tell_enough_commands_for_that_to_mean_something():
     assert sum(len(list(typed(guide.read_text()))) for guide in GUIDES) > 40
 
