@@ -64,7 +64,7 @@ def sandbox(
         Version, typer.Option("--webhook-version", help="Whose bodies and signatures: API v2's or v1's.")
     ] = Version.V2,
 ) -> None:
-    """Serve a simulated API v2 and an SMTP server that keeps every mail as a file; until Ctrl-C."""
+    """Serve a simulated payment API of each kind and an SMTP server that keeps every mail as a file; until Ctrl-C."""
 
     async def body(stop: Stop) -> int:
         world = healthy(size, trials=size // 20, seed=seed, start=SystemClock().now(), merchant=Merchant(mode="test"))
@@ -114,6 +114,11 @@ def _tell(ready: Addresses, size: int, trials: int, hook_secret: str | None) -> 
         f'  [accounts.acme]\n  provider = "qbitflow-v2"\n  mode = "test"\n  base_url = "{ready.api_url}"\n'
         f'  api_key = "{ready.api_key}"\n  mail_test_rows = true\n'
         + ("" if hook_secret is None else f'  webhook_secret = "{hook_secret}"\n')
+    )
+    console.say("The same customers pay through the billing platform too; it has an account of its own:\n")
+    console.say(
+        f'  provider = "billing-platform"\n  base_url = "{ready.platform_url}"\n'
+        f'  api_key = "{ready.till.tenant_secret}"\n  billing = {{ tenant_id = "{ready.till.tenant_id}" }}\n'
     )
     console.say(f"Mails are kept in {ready.mail_folder}/. Ctrl-C ends it.")
     if ready.control_url:

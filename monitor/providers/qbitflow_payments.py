@@ -84,7 +84,7 @@ class PaymentReader(Reader):
                 if cursor is None:
                     break
                 if cursor in used:
-                    raise ProviderUnavailableError(f"{self._account}: {endpoint}: its cursors go round in a circle")
+                    raise ProviderUnavailableError(f"{endpoint}: its cursors go round in a circle")
                 used.add(cursor)
 
     async def payment(self, ext_id: str) -> PaymentSeen | None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from monitor.sandbox import acts
 from monitor.sandbox.entities import Reason, Subscription
+from monitor.sandbox.till import STATUSES, Till
 from monitor.sandbox.transitions import SITUATIONS, cause
 from monitor.sandbox.v2_shapes import instant
 from monitor.sandbox.world import RefusedError, World
@@ -42,14 +43,16 @@ ACTS: dict[str, Callable[[World, Subscription], None]] = {
 }
 
 
-def routes(world: World) -> tuple[Route, ...]:
-    """For `SandboxServer(..., routes=...)`."""
+def routes(world: World, till: Till | None = None) -> tuple[Route, ...]:
+    """For `SandboxServer(..., routes=...)`; with `till`, payments of the billing platform can be made to happen too."""
     posts: dict[str, Callable[[World, Json], Json]] = {
         "advance": _advance,
         "act": _act,
         "cause": _cause,
         "price": _price,
     }
+    if till is not None:
+        posts["pay"] = lambda _world, body: _pay(till, body)
 
     async def state(_request: Request) -> JSONResponse:
         return JSONResponse(_state(world))
@@ -58,6 +61,24 @@ def routes(world: World) -> tuple[Route, ...]:
         Route("/_control/state", state),
         *(Route(f"/_control/{name}", _post(world, do), methods=["POST"]) for name, do in posts.items()),
     )
+
+
+def _pay(till: Till, body: Json) -> Json:
+    """A new payment of `user`, or with `payment` another status of one that is there."""
+    status = body.get("status", "CREATED")
+    if not isinstance(status, str) or not status:
+        raise RefusedError(f"status must be a text such as {', '.join(STATUSES)}")
+    if "payment" in body:
+        payment = till.find(str(body["payment"]))
+        if payment is None:
+            raise RefusedError("payment: there is none of this id; leave it out to make one")
+        till.move(payment, status)
+    else:
+        user, amount = body.get("user", 0), body.get("amount", 4990)
+        if not all(isinstance(number, int) and number >= 0 for number in (user, amount)):
+            raise RefusedError('user and amount must be whole numbers, such as {"user": 1, "amount": 4990}')
+        payment = till.pay(user, amount, str(body.get("currency", "EUR")), status=status)
+    return {"payment": till.id_of(payment), "user": till.user_id(payment.user), "status": payment.status}
 
 
 def _post(world: World, do: Callable[[World, Json], Json]) -> Callable[[Request], Any]:

@@ -12,6 +12,7 @@ from monitor.sandbox import control as control_routes
 from monitor.sandbox.faults import Faults
 from monitor.sandbox.mailbox import MailCatcher
 from monitor.sandbox.server import SandboxServer
+from monitor.sandbox.till import Till, stock
 from monitor.sandbox.world import World
 
 
@@ -25,6 +26,8 @@ class Addresses:
     smtp_port: int
     mail_folder: Path | None
     control_url: str | None
+    platform_url: str
+    till: Till
 
 
 async def serve(
@@ -44,8 +47,10 @@ async def serve(
 
     Port 0 takes a free one. Raises OSError when a port is taken or the folder cannot be made.
     """
-    routes = control_routes.routes(world) if control else ()
-    server = SandboxServer(world, faults, host=host, port=port, clock=clock, routes=routes)
+    till = Till(world)
+    stock(till, len(world.customers))
+    routes = control_routes.routes(world, till) if control else ()
+    server = SandboxServer(world, faults, host=host, port=port, clock=clock, routes=routes, till=till)
     async with server, MailCatcher(mail_folder, host=host, port=smtp_port) as mailbox:
         on_ready(
             Addresses(
@@ -55,6 +60,8 @@ async def serve(
                 smtp_port=mailbox.port,
                 mail_folder=mail_folder,
                 control_url=f"{server.base}/_control" if control else None,
+                platform_url=server.platform_url,
+                till=till,
             )
         )
         await stop.wait()

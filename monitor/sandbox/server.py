@@ -61,13 +61,14 @@ class SandboxServer:
         port: int = 0,
         clock: Clock | None = None,
         routes: tuple[Route, ...] = (),
+        till: Till | None = None,
     ) -> None:
         self.world = world
         self.faults = faults or Faults()
         self._address = (host, port)
         self._state = ServerState()
         self._server: asyncio.Server | None = None
-        self.platform = Platform(Till(world), self.faults, clock=clock)
+        self.platform = Platform(till or Till(world), self.faults, clock=clock)
         app = V2(world, self.faults, clock=clock).app(
             *routes, *self.platform.routes, *V1(world, self.faults, clock=clock).routes
         )

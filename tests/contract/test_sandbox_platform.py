@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from monitor.sandbox import faults, seeding
+from monitor.sandbox.control import routes as control_routes
 from monitor.sandbox.platform import signature_of, webhook_of
 from monitor.sandbox.server import SandboxServer
-from monitor.sandbox.till import STATUSES, stock
+from monitor.sandbox.till import STATUSES, Till, stock
 
 
 @pytest.fixture
@@ -146,6 +147,30 @@ async def test_faults_and_counters_work_as_for_the_other_dialects(server, client
     assert server.faults.requests == {"login": 1, "payments": 2}
 
 
+async def test_payments_can_be_made_and_moved_by_a_control_route():
+    world = seeding.healthy(2)
+    till = Till(world)
+    async with (
+        SandboxServer(world, routes=control_routes(world, till), till=till) as api,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+
+        async def pay(**body):
+            answer = await http.post(f"{api.base}/_control/pay", json=body)
+            return answer.status_code, answer.json()
+
+        assert await pay() == (200, {"payment": "bp-7001", "user": "u-0", "status": "CREATED"})
+        made = {"payment": "bp-7002", "user": "u-1", "status": "FAILED"}
+        assert await pay(user=1, amount=100, currency="HUF", status="FAILED") == (200, made)
+        assert (await pay(payment="bp-7001", status="EXPIRED"))[1]["status"] == "EXPIRED"
+        assert [(one.status, one.currency) for one in till.payments] == [("EXPIRED", "EUR"), ("FAILED", "HUF")]
+        for wrong in ({"payment": "bp-1"}, {"status": ""}, {"status": 5}, {"user": "u-1"}, {"amount": -1}):
+            code, said = await pay(**wrong)
+            assert code == 400
+            assert said["error"]
+        assert len(till.payments) == 2
+
+
 def test_a_webhook_is_signed_as_the_contracts_vector():
     body = b'{"eventId":"bpe-900","eventType":"payment.succeeded","data":{"paymentId":"bp-7001","userId":"u-31","amount":4990}}'
     assert len(body) == 114
@@ -153,8 +178,6 @@ def test_a_webhook_is_signed_as_the_contracts_vector():
 
 
 def test_a_webhook_names_the_payment_its_user_and_what_happened():
-    from monitor.sandbox.till import Till
-
     till = Till(seeding.healthy(1))
     payment = till.pay(31, 4990)
     till.move(payment, "SUCCEEDED")

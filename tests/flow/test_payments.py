@@ -26,8 +26,11 @@ from monitor.sandbox.transitions import cause
 from monitor.store.engine import db_now
 from monitor.store.payments import load_payments
 from monitor.store.schema import customers, facts, payment_events, payments
+from monitor.store.views import Filter
 from monitor.usecases.inbox import Addressee, Inbox
+from monitor.usecases.paid import list_paid
 from monitor.usecases.payments import PaymentWalk, Till, _store_page, reread_payment
+from monitor.usecases.report import Reports
 from monitor.usecases.reread import reread_account
 from tests.harness import Stage, WorldClock, days, instantly, staged
 
@@ -393,6 +396,28 @@ async def test_a_payment_comes_back_as_it_was_seen(play):
     async with stage.db.read() as conn:
         stored = (await load_payments(conn, row.id, ["pay@1"]))["pay@1"]
     assert (stored.seen, stored.seq, stored.next_look_at) == (whole, 0, None)
+
+
+async def test_amounts_are_listed_as_far_as_they_are_known(lite):
+    stage = await lite(seeding.healthy(1))
+    await stage.run()
+    known = {
+        "a": (seeding.Decimal("24.50"), None, None),
+        "b": (None, 4990, "EUR"),
+        "c": (None, 5, None),
+        "d": (None,) * 3,
+    }
+    known["e"] = (None, 2_500_000, "8")
+    for ext_id, (usd, units, currency) in known.items():
+        await store(stage, replace(SEEN, ext_id=ext_id, amount_usd=usd, amount_units=units, currency=currency))
+    listed = (await list_paid(Reports(stage.db), Filter())).items
+    assert {item["ext_id"]: item["amount"] for item in listed} == {
+        "a": "24.50 USD",
+        "b": "4990 EUR",
+        "c": "5 units",
+        "d": "unknown",
+        "e": "2.5 USDC",
+    }
 
 
 async def test_two_who_see_a_new_payment_at_once_tell_it_once(postgres_url, tmp_path):
