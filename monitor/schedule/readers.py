@@ -16,6 +16,8 @@ from monitor.usecases.reread import reread_account
 LANES = 4
 COALESCE_S = 1.0
 """Several webhooks about one subscription, as a failed bill sends them, are one reading."""
+BREATH_S = 0.05
+"""Between two turns, so that answering webhooks goes before reading what they told."""
 
 
 class HookReaders:
@@ -57,8 +59,7 @@ class HookReaders:
         return await self._turns.close(seconds)
 
     async def _read(self, name: str) -> bool:
-        if name in self._called:
-            await self._pause(COALESCE_S)
+        await self._pause(COALESCE_S if name in self._called else BREATH_S)
         self._called.discard(name)
         if self._tools.stopping():
             return False

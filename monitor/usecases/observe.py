@@ -90,20 +90,26 @@ async def observe(
     current = {ext_id: one for ext_id, one in newest.items() if not _outdated(stored.get(ext_id), one)}
     customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
     told, facts = await _told(conn, row.id, current, stored)
-    standings = await _standings(conn, row, stored)
     outcome = Outcome(ids={ext_id: one.id for ext_id, one in stored.items()}, dropped=len(newest) - len(current))
+    digests = {ext_id: state_hash(one.snapshot) for ext_id, one in current.items()}
+    same = {
+        ext_id: before
+        for ext_id, before in stored.items()
+        if before.state_hash == digests.get(ext_id) and told[ext_id] == before.told
+    }
+    equal = [{"row_id": before.id, "asked_at": current[ext_id].asked_at} for ext_id, before in same.items()]
+    standings = await _standings(conn, row, {ext_id: one for ext_id, one in stored.items() if ext_id not in same})
     judged: list[Judged] = []
-    equal: list[dict[str, object]] = []
     for ext_id, one in current.items():
-        before = stored.get(ext_id)
-        digest = state_hash(one.snapshot)
-        if before is not None and before.state_hash == digest and told[ext_id] == before.told:
-            equal.append({"row_id": before.id, "asked_at": one.asked_at})
+        if ext_id in same:
             continue
+        before = stored.get(ext_id)
         standing = replace(standings.get(ext_id, _STRANGER), told=told[ext_id])
         decision = decide(standing, one.snapshot, policy, pen.now)
         customer_id = customer_ids.get(one.snapshot.customer_ext_id or "")
-        judged.append(Judged(before, one.snapshot, told[ext_id], decision, one.asked_at, digest, one.raw, customer_id))
+        judged.append(
+            Judged(before, one.snapshot, told[ext_id], decision, one.asked_at, digests[ext_id], one.raw, customer_id)
+        )
         outcome.unknown += _newly_unknown(standing, decision)
     if touch:
         await update_subscriptions(conn, equal)
@@ -196,6 +202,8 @@ async def _told(
 async def _standings(
     conn: AsyncConnection, row: AccountRow, stored: dict[str, StoredSubscription]
 ) -> dict[str, Standing]:
+    if not stored:
+        return {}
     ids = [one.id for one in stored.values()]
     episodes = await episodes_of(conn, ids)
     mails = await mails_of(conn, ids)

@@ -29,7 +29,7 @@ from monitor.usecases.payments import PaymentWalk, reread_payment
 from monitor.usecases.pull import newest_failure
 from monitor.usecases.writing import Pen
 
-AT_ONCE = 20
+AT_ONCE = 10
 """Subscriptions of one transaction: short, since on SQLite the answers to webhooks wait for it."""
 QUESTIONS_AT_ONCE = 8
 LEASE = timedelta(minutes=2)
