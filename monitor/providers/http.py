@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -114,6 +116,7 @@ class ApiClient:
             follow_redirects=False,
             # neither a proxy nor a ~/.netrc of the machine may decide where a merchant's key goes
             trust_env=False,
+            verify=_trusted(),
             transport=transport,
         )
 
@@ -256,6 +259,12 @@ def _wait(state: RetryCallState, throttle: Throttle, waits: tuple[float, ...]) -
     asked = error.asked if isinstance(error, _AskAgainError) else None
     wait = max(waits[state.attempt_number - 1], asked or 0.0)
     return _NEVER_MADE if wait > LONGEST_WAIT_SECONDS else throttle.reserve(wait)
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted, read once: each reading takes as long as twenty requests."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _checked_url(base_url: str, account: str) -> str:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from monitor.store.engine import Database
+from tests.harness import unsynced
 
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[Database]:
-    db = Database(database_url)
+    db = unsynced(Database(database_url))
     yield db
     await db.aclose()

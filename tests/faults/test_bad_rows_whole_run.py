@@ -11,7 +11,7 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from tests.harness import Stage, staged
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 KINDS = sorted(name for name, mangle in MANGLES.items() if mangle.verdict == "bad" and name != "nested_100000")
 NAMELESS = {"null_id", "missing_id", "empty_id", "number_for_id", "row_is_null", "row_is_text", "row_is_list"}
 

@@ -25,7 +25,7 @@ from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.worker import WIDE_OPEN
 from tests.harness import Stage, staged
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 EVERY = 1 if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else 7
 PAGES = 100
 ROWS = 2

@@ -11,7 +11,7 @@ from monitor.sandbox.transitions import cause
 from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.sink import Act
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 
 BEFORE_ANY_BODY = (
     "after_lock",

@@ -16,7 +16,7 @@ from monitor.sandbox.seeding import healthy
 from tests.faults.rig.scene import KILLED, Forge, Scene, acting
 from tests.faults.rig.sink import Act
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 MAILS = int(1_000 * SCALE)
 KILLS = int(40 * SCALE)

@@ -20,7 +20,7 @@ from monitor.sandbox.world import World
 from tests.faults.rig.worker import WIDE_OPEN
 from tests.harness import staged
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 ROWS = 5_000 if SCALE > 1 else 120
 SEEDS = {"keyset": range(50 if SCALE > 1 else 12), "offset": range(100, 150 if SCALE > 1 else 106)}

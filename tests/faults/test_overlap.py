@@ -22,7 +22,7 @@ from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.worker import BUSY, WIDE_OPEN
 from tests.harness import Stage, forever, mac, staged
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 STARTS = 50
 ROUNDS = int(6 * SCALE)

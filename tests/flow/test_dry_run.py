@@ -115,6 +115,7 @@ def planned(made: Plan) -> dict[str, str]:
 MANY, DUE = (10_000, 100) if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else (2_500, 40)
 
 
+@pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
 async def test_thousands_of_rows_with_hundreds_due_are_planned_to_the_byte_and_done_to_the_mail(play, tmp_path):
     """10,000 rows and 500 mails with `MONITOR_TEST_SCALE` above 1."""
     world = healthy(MANY, start=START)

@@ -42,6 +42,7 @@ from monitor.usecases import dispatch, post
 from monitor.usecases.context import Account, Tools
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.run import Run, RunOptions
+from tests.harness import unsynced
 
 WIDE_OPEN = GuardLimits(share=Decimal(1), small=100_000, mails_floor=100_000, missing=Decimal(1))
 """Limits that never hold: these tests are about deaths, not about the guard."""
@@ -137,7 +138,11 @@ async def work(job: Job) -> tuple[int, Report]:
         dispatch.CLAIM_AT_ONCE = job.claim_at_once
     if job.page_rows is not None:
         qbitflow_v2.PAGE_ROWS = job.page_rows
-    db, clock, locks = Database(job.url), ManualClock(datetime.fromisoformat(job.now)), FileLocks(Path(job.state_dir))
+    db, clock, locks = (
+        unsynced(Database(job.url)),
+        ManualClock(datetime.fromisoformat(job.now)),
+        FileLocks(Path(job.state_dir)),
+    )
     account = account_at(job.api, job.key, clock)
     tools = Tools(
         db=db,

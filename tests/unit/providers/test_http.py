@@ -1,6 +1,7 @@
 """Retries, waits and limits of the one client, with a scripted transport and a clock that only `sleep` moves."""
 
 import asyncio
+import ssl
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -337,3 +338,16 @@ async def test_the_machines_proxy_settings_are_not_used(monkeypatch):
     rig = Rig(200)
     assert not rig.client._client.trust_env
     await rig.client.aclose()
+
+
+def test_the_trusted_certificates_are_read_once_for_all_accounts(monkeypatch):
+    """A thousand accounts would else spend half a minute on it."""
+    read = []
+    real = httpx.create_ssl_context
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **how: read.append(how) or real(**how))
+    http._trusted.cache_clear()
+    for _ in range(3):
+        Rig(200)
+    assert read == [{"trust_env": False}]
+    assert http._trusted().verify_mode is ssl.CERT_REQUIRED
+    assert http._trusted().check_hostname
