@@ -62,7 +62,6 @@ class PostOffice:
         self._marker = Marker(tools, account_id, now, self.posted, at_work=lambda: self._at_work)
         self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
         self._clerks: set[asyncio.Task[None]] = set()
-        self._connected = 0
         self._at_work = 0
         self._handed = 0
         self._moved = asyncio.Event()
@@ -145,12 +144,8 @@ class PostOffice:
         """One connection, for as many mails as there are."""
         try:
             async with self._transport.session() as session:
-                self._connected += 1
-                try:
-                    self._tools.failpoint("after_connect")
-                    await self._empty_queue(session)
-                finally:
-                    self._connected -= 1
+                self._tools.failpoint("after_connect")
+                await self._empty_queue(session)
         except (LoginRefusedError, InsecureConnectionError) as error:
             self.posted.pause = str(error)
         except (ReplyError, ConnectionFailedError) as error:
@@ -174,14 +169,15 @@ class PostOffice:
                 self._moved.set()
 
     def _not_connected(self, error: ReplyError | ConnectionFailedError) -> None:
-        """Nothing of ours was on it. A server that lets in some connections is there: those go on alone."""
+        """Nothing of ours was on it. A server that lets in fewer connections is there: the others go on alone."""
         if isinstance(error, ReplyError):
             reply = error.reply
             if classify_reply(reply.phase, reply.code, reply.enhanced) is Verdict.PAUSE_SENDER:
                 self.posted.pause = str(error)
                 return
-        if self._connected:
-            self._connections = self._connected
+        others = sum(not clerk.done() for clerk in self._clerks) - 1
+        if others:
+            self._connections = others
         else:
             self.posted.unreachable = str(error)
 

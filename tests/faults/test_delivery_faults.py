@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -261,21 +259,6 @@ async def test_a_policy_refusal_pauses_the_sender_and_burns_no_try(verb: str, sq
         post.later = 61 * MINUTE
         assert (await post.deliver()).sent == 30
         assert post.verdict().duplicates == []
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> Path:
-    """A certificate of 127.0.0.1 with its key, signed by itself."""
-    openssl = shutil.which("openssl")
-    assert openssl is not None, "these tests make a certificate with the openssl command: install openssl"
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=sink",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
 
 
 async def test_a_refused_login_pauses_the_sender_and_after_the_fix_all_mails_go_once(
