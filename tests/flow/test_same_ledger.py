@@ -25,6 +25,11 @@ from tests.harness import staged
 
 START = datetime(2026, 4, 1, 7, 0, tzinfo=UTC)  # 09:00 in Budapest
 DAYS = 5
+HAPPENINGS = (
+    START + timedelta(hours=2),
+    START + timedelta(days=1, hours=6),
+    START + timedelta(days=3, hours=3),
+)
 
 
 def a_world():
@@ -42,18 +47,21 @@ def a_world():
         for ext_id in chosen["low_on_funds"][:1]:
             acts.top_up(world, world.get(ext_id))
 
-    world.at(START + timedelta(hours=2), first)
-    world.at(START + timedelta(days=1, hours=6), second)
-    world.at(START + timedelta(days=3, hours=3), third)
+    for at, what in zip(HAPPENINGS, (first, second, third), strict=True):
+        world.at(at, what)
     return world
 
 
 async def a_pass(stage, tools=None, **options):
     tools = tools or stage.tools
     report = await Run(tools, stage.account, RunOptions(state_dir=stage.state_dir, **options)).execute()
+    await deliver(stage, tools)
+    return report
+
+
+async def deliver(stage, tools) -> None:
     transport = SmtpTransport("127.0.0.1", stage.mailbox.port, security="none")
     await deliver_account(tools, stage.account, transport, stage.mailer)
-    return report
 
 
 async def by_cron_daily(stage) -> None:
@@ -62,10 +70,24 @@ async def by_cron_daily(stage) -> None:
         await a_pass(stage, trigger="cron")
 
 
-async def by_cron_often(stage) -> None:
-    for turn in range(DAYS * 6 + 1):
-        stage.world.advance(to=START + timedelta(hours=4 * turn))
+async def by_cron_every_minute(stage) -> None:
+    """Every minute where something happens; of the quiet ones in between, one in four hours stands for all."""
+    quiet = [START + timedelta(hours=4 * turn) for turn in range(DAYS * 6 + 1)]
+    busy = [at + timedelta(minutes=minute) for at in HAPPENINGS for minute in (1, 2)]
+    for at in sorted({*quiet, *busy}):
+        stage.world.advance(to=at)
         await a_pass(stage, trigger="cron")
+
+
+async def by_systemd_timers(stage) -> None:
+    """A pass a day, later by a random delay, and deliveries of their own in between."""
+    for day in range(DAYS + 1):
+        stage.world.advance(to=START + timedelta(days=day, seconds=37 * day))
+        await a_pass(stage, trigger="systemd")
+        if day < DAYS:
+            for hours in (1, 13):
+                stage.world.advance(to=START + timedelta(days=day, hours=hours))
+                await deliver(stage, stage.tools)
 
 
 async def by_the_daemon(stage) -> None:
@@ -87,7 +109,8 @@ async def by_a_job_that_starts_twice(stage) -> None:
 
 DRIVERS = {
     "cron daily": by_cron_daily,
-    "cron often": by_cron_often,
+    "cron every minute": by_cron_every_minute,
+    "systemd timers": by_systemd_timers,
     "daemon": by_the_daemon,
     "double starts": by_a_job_that_starts_twice,
 }
