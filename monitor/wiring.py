@@ -28,7 +28,7 @@ from monitor.mail.smtp import SmtpTransport
 from monitor.metrics import Meter
 from monitor.providers.base import Provider
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
-from monitor.providers.billing_platform_hooks import BillingPlatformHooks
+from monitor.providers.billing_platform_hooks import BillingPlatformHooks, Scheme
 from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
@@ -295,7 +295,7 @@ def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: O
 def _billing_platform(
     chosen: AccountSettings, billing: BillingSettings, clock: Clock, sleep: Sleep, on_request: OnRequest | None
 ) -> Provider:
-    names = billing.model_dump(exclude={"tenant_id", "field_map"})
+    names = billing.model_dump(exclude={"tenant_id", "field_map", *_SIGNED})
     return BillingPlatform(
         base_url=chosen.base_url,
         tenant_id=billing.tenant_id,
@@ -312,7 +312,21 @@ def _billing_platform(
 def hook_dialect(chosen: AccountSettings) -> HookDialect:
     """How this account's webhooks are signed and written."""
     secrets = [secret.get_secret_value() for secret in chosen.webhook_secret]
-    return QBitFlowHooks(secrets) if chosen.provider != "billing-platform" else BillingPlatformHooks(secrets)
+    if chosen.billing is None:
+        return QBitFlowHooks(secrets)
+    signed = {mine: getattr(chosen.billing, theirs) for theirs, mine in _SIGNED.items()}
+    return BillingPlatformHooks(secrets, Scheme(**signed))
+
+
+_SIGNED = {
+    "webhook_header": "header",
+    "webhook_prefix": "prefix",
+    "webhook_algorithm": "algorithm",
+    "webhook_timestamp_header": "timestamp_header",
+    "webhook_tolerance_s": "tolerance_s",
+    "event_map": "events",
+}
+"""How the billing platform signs: the settings, and what its verifier calls them."""
 
 
 def build_brand(chosen: AccountSettings) -> Brand:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -55,3 +55,19 @@ class BillingSettings(Table):
     list_all_users: bool = True
     """False: the platform lists one user's payments only."""
     field_map: PaymentFields = PaymentFields()
+    webhook_header: Name = "X-Webhook-Signature"
+    webhook_prefix: str = ""
+    """What stands before the hexadecimal digits, such as `sha256=`."""
+    webhook_algorithm: Literal["sha256", "sha384", "sha512"] = "sha256"
+    webhook_timestamp_header: Name | None = None
+    """Where there is one, its text and a dot are signed before the body."""
+    webhook_tolerance_s: int = Field(300, ge=1, le=86_400)
+    event_map: dict[str, str] = Field(
+        default_factory=lambda: {
+            "payment.succeeded": "SUCCEEDED",
+            "payment.failed": "FAILED",
+            "payment.expired": "EXPIRED",
+            "payment.cancelled": "CANCELLED",
+        }
+    )
+    """The event types that are known, each with the status that it announces; the payment itself is read again."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,13 +27,8 @@ from monitor.providers.hooks import (
 )
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row
 
-EVENTS = {
-    "payment.succeeded": "SUCCEEDED",
-    "payment.failed": "FAILED",
-    "payment.expired": "EXPIRED",
-    "payment.cancelled": "CANCELLED",
-}
-"""Event type -> the status it announces; only the first is known for certain."""
+EVENTS = frozenset({"payment.succeeded", "payment.failed", "payment.expired", "payment.cancelled"})
+"""Only the first is known for certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,8 @@ class Scheme:
     timestamp_header: str | None = None
     """Where there is one, its text and a dot stand before the body."""
     tolerance_s: int = TOLERANCE_S
-    events: Mapping[str, str] = field(default_factory=lambda: EVENTS)
+    events: Collection[str] = EVENTS
+    """The types that are known; others are kept and counted."""
 
 
 class BillingPlatformHooks:

@@ -1,4 +1,4 @@
-"""Read again what webhooks and the event log told something about, one subscription at a time, and let the diff decide.
+"""Read again what webhooks and the event log told something about, one by one, and let the diff decide.
 
 It happens after the webhook was answered, from the stored facts alone: a kill loses nothing, and who reads does not
 matter. Any number of readers may work at once; two of them only read twice.

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hmac
 import stat
-from datetime import time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
@@ -14,7 +15,8 @@ from monitor.domain.model import Mode
 from monitor.errors import ConfigError
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
 from monitor.providers.billing_platform_wire import PaymentNames
-from monitor.wiring import address_mac, build_account, loaded_secrets, prepare_state_dir
+from monitor.providers.hooks import Refusal, Told
+from monitor.wiring import address_mac, build_account, hook_dialect, loaded_secrets, prepare_state_dir
 
 KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"
 
@@ -128,3 +130,30 @@ def test_a_state_folder_that_is_a_file_is_named(tmp_path):
 def test_every_secret_is_known_to_the_log(tmp_path):
     told = " ".join(loaded_secrets(settings(tmp_path)))
     assert all(secret in told for secret in (KEY, "canary-db", "canary-smtp", "canary-hook"))
+
+
+def test_every_part_of_how_the_billing_platform_signs_reaches_its_verifier(tmp_path):
+    billing = {
+        "tenant_id": "t-1",
+        "webhook_header": "X-Sig",
+        "webhook_prefix": "hmac=",
+        "webhook_algorithm": "sha512",
+        "webhook_timestamp_header": "X-Time",
+        "webhook_tolerance_s": 10,
+        "event_map": {"payment.done": "SUCCEEDED"},
+    }
+    chosen = settings(
+        tmp_path, provider="billing-platform", api_key="hush", billing=billing, webhook_secret="bp"
+    ).account("acme")
+    dialect = hook_dialect(chosen)
+    now, body = (
+        datetime(2026, 4, 2, 9, tzinfo=UTC),
+        b'{"eventId":"1","eventType":"payment.done","data":{"paymentId":"bp-1"}}',
+    )
+    stamp = str(int(now.timestamp()) - 10)
+    made = hmac.new(b"bp", stamp.encode() + b"." + body, "sha512").hexdigest()
+    assert dialect.refusal({"x-sig": f"hmac={made}", "x-time": stamp}, body, now) is None
+    assert (
+        dialect.refusal({"x-sig": f"hmac={made}", "x-time": stamp}, body, now + timedelta(seconds=1)) is Refusal.STALE
+    )
+    assert dialect.read({}, body).told is Told.FACT
