@@ -91,9 +91,9 @@ class Operator:
             )
             if refusal is not None:
                 return refusal
-            await self._decide(conn, batch, ids, now, approve=True)
             if _restored(batch):
                 seal = await seal_witness(conn, self.tools.db)
+            await self._decide(conn, batch, ids, now, approve=True)
         if seal is not None:
             note_witness(self.state_dir, *seal)
         restored = ". This database is accepted as the one to go on with" if seal is not None else ""
@@ -179,7 +179,8 @@ class Operator:
             return Ruling("nothing", f"no mail of {name} waits")
         return Ruling(
             "held",
-            f"{count(len(ids), 'mail')} of {name} are held until somebody releases them",
+            f"{count(len(ids), 'mail')} of {name} {'is' if len(ids) == 1 else 'are'} held until somebody releases "
+            f"{'it' if len(ids) == 1 else 'them'}",
             tuple(ids),
             command=f"monitor outbox release --account {name}",
         )

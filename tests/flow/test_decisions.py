@@ -408,7 +408,8 @@ async def test_what_was_held_by_hand_goes_back_to_where_its_batch_is_in_one_deci
     held.change(guard=GuardLimits())
     cause(held.world, {"paused": 1})
     await held.run()
-    assert (await operator(held).hold_account("acme")).ok
+    alone = await operator(held).hold_account("acme")
+    assert alone.sentence == "1 mail of acme is held until somebody releases it"
 
     ruling = await operator(held).release_account("acme")
 
