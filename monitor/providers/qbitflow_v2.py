@@ -88,9 +88,7 @@ class QBitFlowV2(PaymentReader):
     ) -> None:
         """Raise `ConfigError` for a key, member or address that could never work. Nothing is asked yet."""
         if not _KEY.fullmatch(api_key):
-            raise ConfigError(
-                f"accounts.{account}.api_key_file holds no QBitFlow key: it begins with sk_ and has no spaces"
-            )
+            raise ConfigError(f"accounts.{account}.api_key holds no QBitFlow key: it begins with sk_ and has no spaces")
         headers = {"X-API-Key": api_key}
         if on_behalf_of:
             if not _UUID.fullmatch(on_behalf_of) or _NIL_UUID.fullmatch(on_behalf_of):
