@@ -133,14 +133,18 @@ class QBitFlowV1(Reader):
         raise UnsupportedError(f"{self.name} cannot list subscriptions (window {window.number}, cursor {cursor})")
 
     async def subscription(self, ext_id: str) -> tuple[Snapshot, bytes] | None:
-        """See `Provider`. A row that cannot be read raises; `read` gives it as a `BadRow` instead."""
+        """See `Provider`: with its customer, as of now. A row that cannot be read raises."""
         row = await self.read(ext_id)
         if isinstance(row, BadRow):
             raise ProviderUnavailableError(
                 f"subscription: the answer is not what the contract says ({row.reason}): "
                 f"check accounts.{self._account}.base_url"
             )
-        return row
+        if row is None or row[0].customer_ext_id is None:
+            return row
+        # whoever asks for one is about to mail: a customer who was deleted or moved since the last sweep matters then
+        whom = await self.customer(row[0].customer_ext_id) or CustomerSeen(row[0].customer_ext_id, deleted=True)
+        return (replace(row[0], customer=whom), row[1]) if whom.email or whom.deleted else row
 
     async def read(self, ext_id: str) -> tuple[Snapshot, bytes] | BadRow | None:
         """See `KnownReader`. Only a subscription's id is ever asked for: beside it lie GETs that cancel and bill."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from monitor.domain.model import NotificationState
 from monitor.store.inserting import insert_into
-from monitor.store.schema import customers, subscriptions
+from monitor.store.schema import customers, notifications, subscriptions
 
 AT_ONCE = 500
 
@@ -23,6 +24,25 @@ async def stale_customers(conn: AsyncConnection, account_id: int, read_before: d
         .where(c.account_id == account_id, c.erased_at.is_(None))
         .where(or_(c.read_at.is_(None), c.read_at < read_before))
         .order_by(c.read_at.is_not(None), c.read_at, c.id)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+async def awaited_customers(conn: AsyncConnection, account_id: int, read_before: datetime) -> list[str]:
+    """Ids of customers whom a mail is about to go to and who were last read before then."""
+    c, n = customers.c, notifications.c
+    statement = (
+        select(c.ext_id)
+        .where(c.account_id == account_id, c.erased_at.is_(None))
+        .where(or_(c.read_at.is_(None), c.read_at < read_before))
+        .where(
+            exists().where(
+                n.account_id == account_id,
+                n.customer_key == c.ext_id,
+                n.state.in_((NotificationState.STAGED.value, NotificationState.READY.value)),
+            )
+        )
+        .order_by(c.id)
     )
     return list((await conn.execute(statement)).scalars())
 

@@ -1,6 +1,7 @@
 """Read the customers that subscriptions name, for an API whose subscriptions carry none.
 
-What was read is good for a day. Many stale ones are read by pages of all customers, a few one by one.
+What was read is good for a day, but not where a mail is about to go: those are read in every run. Many stale ones
+are read by pages of all customers, a few one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from monitor.domain.model import CustomerSeen
 from monitor.errors import ProviderError
 from monitor.providers.base import KnownReader, Provider
 from monitor.store.accounts import AccountRow
-from monitor.store.customers import mark_read, stale_customers
+from monitor.store.customers import awaited_customers, mark_read, stale_customers
 from monitor.store.engine import db_now
 from monitor.store.subscriptions import upsert_customers
 from monitor.usecases.budget import Budget
@@ -34,9 +35,12 @@ class CustomersRead:
 
 
 async def read_customers(
-    tools: Tools, provider: Provider, row: AccountRow, reader: KnownReader, budget: Budget
+    tools: Tools, provider: Provider, row: AccountRow, reader: KnownReader, budget: Budget, since: datetime
 ) -> CustomersRead:
-    """Bring stale customers up to date; an error of the API costs what it has not told yet."""
+    """Bring stale customers up to date, and those with a mail before them that were read before `since`.
+
+    An error of the API costs what it has not told yet.
+    """
     done = CustomersRead()
     async with tools.db.read() as conn:
         now = await db_now(conn)
@@ -44,8 +48,9 @@ async def read_customers(
     try:
         if len(stale) > SINGLY:
             await _by_pages(tools, row, reader, budget, now, stale, done)
-            async with tools.db.read() as conn:
-                stale = await stale_customers(conn, row.id, now - FRESH_FOR)
+        async with tools.db.read() as conn:
+            stale = await stale_customers(conn, row.id, now - FRESH_FOR)
+            stale = list(dict.fromkeys([*await awaited_customers(conn, row.id, since), *stale]))
         await _singly(tools, provider, row, budget, now, stale, done)
     except ProviderError as error:
         done.problem = str(error)

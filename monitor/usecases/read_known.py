@@ -78,10 +78,11 @@ async def _read_all(
     budget = Budget(account, row, reader, run.now_at)
     found = await discover(tools, row, reader, budget, run.now_at)
     sweep = await ReadKnown(tools, account, row, run, errand, reader, budget).walk()
-    customers = await read_customers(tools, account.provider, row, reader, budget)
+    customers = await read_customers(tools, account.provider, row, reader, budget, run.asked_at)
     async with tools.db.write() as conn:
         await budget.keep(conn, row.id)
         waiting = await untried(conn, row.id)
+    sweep.interrupted = sweep.interrupted or (found.problem is not None and tools.stopping())
     sweep.knows_all = found.problem is None and not sweep.interrupted and not waiting
     if found.problem is not None:
         sweep.broken.setdefault(0, f"new subscriptions: {found.problem}")

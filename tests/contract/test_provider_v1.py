@@ -39,7 +39,6 @@ NOT_TOLD_BY_V1 = {
     "failing_since_at",
     "next_attempt_at",
     "awaiting_maximum_since_at",
-    "customer",
     "currency",
 }
 SITUATIONS = {
@@ -109,7 +108,7 @@ class TestQBitFlowV1(ProviderContract):
                 assert ours.currency is not None
                 assert theirs.currency is not None
                 assert (ours.currency.symbol, ours.currency.chain) == (theirs.currency.symbol, theirs.currency.chain)
-                assert ours.customer is None
+                assert ours.customer is not None
                 situation = classify(ours, Told(), world.now).situation
                 if theirs.status is not Status.TRIAL_EXPIRED:
                     assert situation is classify(theirs, Told(), world.now).situation
@@ -219,6 +218,27 @@ class TestQBitFlowV1(ProviderContract):
             with pytest.raises(ProviderUnavailableError):
                 await on.provider.read(ext_id)
 
+    async def test_one_asked_for_by_itself_brings_its_customer_as_of_now(self, stage: Stager):
+        async with stage(seeding.healthy(4)) as on:
+            assert isinstance(on.provider, KnownReader)
+            whole, deleted, silent, nobody = on.world.living()
+            assert deleted.customer is not None
+            assert silent.customer is not None
+            deleted.customer.deleted = True
+            silent.customer.email = ""
+            nobody.customer = None
+            found = {}
+            for sub in (whole, deleted, silent, nobody):
+                answer = await on.provider.subscription(on.world.id_of(sub))
+                assert answer is not None
+                found[sub.n] = answer[0].customer
+                swept = await on.provider.read(on.world.id_of(sub))
+                assert isinstance(swept, tuple)
+                assert swept[0].customer is None
+            assert found[whole.n].email == whole.customer.email
+            assert found[deleted.n].deleted
+            assert (found[silent.n], found[nobody.n]) == (None, None)
+
     async def test_a_cancelled_subscription_may_be_a_404(self, stage: Stager):
         world = seeding.healthy(3)
         (ext_id,) = cause(world, {"cancelled:customer": 1})["cancelled:customer"]
@@ -249,7 +269,7 @@ class TestQBitFlowV1(ProviderContract):
             (one, two) = on.ids()
             for ext_id in (f"processing/force-cancel/{one}", "../../user/", "", one.upper(), one):
                 await on.provider.subscription(ext_id)
-            assert on.faults.requests == {"subscription": 1}
+            assert on.faults.requests == {"subscription": 1, "customer": 1}
             assert (await on.provider.subscription(two)) is not None
 
     # The key

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, update
@@ -31,13 +33,13 @@ from monitor.store.schema import (
     run_pages,
     subscriptions,
 )
-from monitor.usecases import read_known
+from monitor.usecases import read_customers, read_known
 from monitor.usecases.importing import import_contacts, import_ids
-from tests.harness import instantly
+from tests.harness import instantly, staged
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-SCALE = int(os.environ.get("MONITOR_TEST_SCALE", "1"))
+SIZE = 10_000 if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else 60
 EVERYTHING = {
     "low_on_funds": 3,
     "max_amount_reached": 3,
@@ -66,22 +68,33 @@ def speak(stage, dialect: str) -> None:
     stage.change(provider=provider, provider_name=dialect)
 
 
+@asynccontextmanager
+async def stages(url: str, folder: Path):
+    """`begin(world)` gives a stage whose account speaks API v1; all is closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(world, **choices):
+            stage = await stack.enter_async_context(staged(world, url, folder / "var"))
+            speak(stage, "qbitflow-v1")
+            stack.push_async_callback(stage.account.provider.aclose)
+            stage.change(**choices)
+            return stage
+
+        yield begin
+
+
 @pytest.fixture
-async def v1(play):
-    """`stage = await v1(world)`: an account of API v1."""
-    open_providers = []
+async def v1(sqlite_url, tmp_path):
+    """`stage = await v1(world)`, for what no database decides."""
+    async with stages(sqlite_url, tmp_path) as begin:
+        yield begin
 
-    async def begin(world, **choices):
-        stage = await play(world)
-        open_providers.append(stage.account.provider)
-        speak(stage, "qbitflow-v1")
-        stage.change(**choices)
-        open_providers.append(stage.account.provider)
-        return stage
 
-    yield begin
-    for provider in open_providers:
-        await provider.aclose()
+@pytest.fixture
+async def v1_each(database_url, tmp_path):
+    """The same on each database in turn."""
+    async with stages(database_url, tmp_path) as begin:
+        yield begin
 
 
 async def import_all(stage) -> None:
@@ -101,10 +114,10 @@ async def count_of(stage, table, *conditions) -> int:
 # Discovery
 
 
-async def test_ids_come_from_payments_from_facts_and_from_a_file(v1):
+async def test_ids_come_from_payments_from_facts_and_from_a_file(v1_each):
     world = healthy(60, trials=2, start=START)
     told, filed = [world.id_of(sub) for sub in world.living() if sub.status is Status.TRIAL]
-    stage = await v1(world)
+    stage = await v1_each(world)
     imported = await import_ids(stage.tools, stage.account, ["id\n", f"{filed}\n", f"{filed}\n"])
     assert (imported.lines, imported.new, imported.unchanged, imported.bad) == (2, 1, 1, [])
     async with stage.db.write() as conn:
@@ -198,9 +211,9 @@ async def test_the_same_trouble_makes_the_same_events_and_mails_as_v2(v1):
     assert (await stage.run()).counts["events"] == 0
 
 
-async def test_a_404_is_counted_confirmed_by_a_later_run_and_never_a_mail(v1):
+async def test_a_404_is_counted_confirmed_by_a_later_run_and_never_a_mail(v1_each):
     world = healthy(60, start=START)
-    stage = await v1(world)
+    stage = await v1_each(world)
     await stage.run()
     gone = min(world.living(), key=world.id_of)
     acts.remove(gone)
@@ -291,9 +304,9 @@ async def test_a_wait_that_is_too_long_ends_the_reading_at_once_and_the_next_run
     assert (await stage.run()).counts["new"] == 10
 
 
-async def test_the_most_urgent_are_read_first(v1):
+async def test_the_most_urgent_are_read_first(v1_each):
     world = healthy(30, start=START)
-    stage = await v1(world)
+    stage = await v1_each(world)
     await stage.run()
     caused = cause(world, {"payment_failed:insufficient_balance": 1, "low_on_funds": 1})
     await stage.run()
@@ -329,9 +342,9 @@ async def test_the_cancelled_are_not_read_again(v1):
 # The budget
 
 
-async def test_a_daily_budget_ends_the_reading_and_goes_round_the_known_ids(v1):
+async def test_a_daily_budget_ends_the_reading_and_goes_round_the_known_ids(v1_each):
     world = healthy(150, start=START)
-    stage = await v1(world, daily_requests=100, read_at_once=4)
+    stage = await v1_each(world, daily_requests=100, read_at_once=4)
     await import_all(stage)
     first = await stage.run()
     assert first.outcome == "partial"
@@ -367,9 +380,9 @@ async def test_half_the_budget_is_kept_from_the_walk_of_old_payments(v1):
 # Customers
 
 
-async def test_customers_are_read_once_a_day_by_pages_or_singly_and_a_404_is_a_deleted_one(v1):
+async def test_customers_are_read_once_a_day_by_pages_or_singly_and_a_404_is_a_deleted_one(v1_each):
     world = healthy(30, start=START)
-    stage = await v1(world)
+    stage = await v1_each(world)
     report = await stage.run()
     assert report.counts["customers_read"] == 30
     assert (stage.faults.requests["customers"], stage.faults.requests["customer"]) == (1, 0)
@@ -388,6 +401,42 @@ async def test_customers_are_read_once_a_day_by_pages_or_singly_and_a_404_is_a_d
     assert found[world.ids.customer(4)].deleted
 
 
+async def test_a_customer_who_was_deleted_today_is_not_mailed(v1):
+    world = healthy(60, start=START)
+    stage = await v1(world)
+    await stage.run()
+    world.advance(MINUTE)
+    (ext_id,) = cause(world, {"max_amount_reached": 1})["max_amount_reached"]
+    world.get(ext_id).customer.deleted = True
+    report = await stage.run()
+    assert (report.counts["events"], report.counts["customers_read"]) == (1, 1)
+    assert (await stage.deliver()).sent == 0
+    (mail,) = await rows_of(stage, notifications, "state", "reason")
+    assert (mail.state, mail.reason) == ("voided", "customer_deleted")
+
+
+async def test_an_address_that_was_imported_stays_where_the_api_has_none(v1):
+    stage = await v1(healthy(2, start=START))
+    one, two = (stage.world.ids.customer(n) for n in range(2))
+    await import_contacts(stage.tools, stage.account, ["customer,address\n", f"{one},one@customer.example\n"])
+    stage.world.customers[0].email = ""
+    await stage.run()
+    found = {row.ext_id: row.email for row in await rows_of(stage, customers, "ext_id", "email")}
+    assert found == {one: "one@customer.example", two: stage.world.customers[1].email}
+
+
+async def test_a_stop_between_two_customers_is_told(v1, monkeypatch):
+    monkeypatch.setattr(read_customers, "AT_ONCE", 1)
+    stage = await v1(healthy(5, start=START))
+    whole = stage.tools
+    stage.tools = replace(whole, stopping=lambda: stage.faults.requests["customer"] >= 2)
+    report = await stage.run()
+    assert (report.counts["customers_read"], report.counts["new"]) == (2, 5)
+    assert "3 customers were not read" in " ".join(report.problems)
+    stage.tools = whole
+    assert (await stage.run()).counts["customers_read"] == 3
+
+
 async def test_customers_that_cannot_be_read_cost_addresses_only(v1):
     stage = await v1(healthy(30, start=START))
     stage.faults.add(faults.html(502), route="customers")
@@ -399,10 +448,10 @@ async def test_customers_that_cannot_be_read_cost_addresses_only(v1):
 # Kills and stops
 
 
-async def test_a_killed_run_goes_on_with_whom_it_had_not_read(v1, monkeypatch):
+async def test_a_killed_run_goes_on_with_whom_it_had_not_read(v1_each, monkeypatch):
     monkeypatch.setattr(read_known, "ROWS_PER_PAGE", 10)
     world = healthy(60, start=START)
-    stage = await v1(world, read_at_once=2)
+    stage = await v1_each(world, read_at_once=2)
     await import_all(stage)
     whole = stage.tools
     passed = []
@@ -425,6 +474,15 @@ async def test_a_killed_run_goes_on_with_whom_it_had_not_read(v1, monkeypatch):
     assert stage.faults.requests["subscription"] - asked == 60 - kept
     assert await count_of(stage, subscriptions) == 60
     assert await count_of(stage, run_pages) >= 6
+
+
+async def test_a_stop_before_anybody_is_known_leaves_the_run_unfinished_too(v1):
+    stage = await v1(healthy(3, start=START))
+    whole = stage.tools
+    stage.tools = replace(whole, stopping=lambda: True)
+    assert (await stage.run()).outcome == "interrupted"
+    stage.tools = whole
+    assert (await stage.run()).counts["new"] == 3
 
 
 async def test_a_stop_leaves_the_run_unfinished(v1):
@@ -461,11 +519,10 @@ async def test_single_reads_are_under_way_at_once_as_configured(v1):
 # Same facts, same events
 
 
-async def test_switching_between_v1_and_v2_and_back_is_no_event_and_no_mail(v1):
-    size = 60 if SCALE == 1 else 100 * SCALE
-    world = healthy(size, trials=6, start=START)
+async def test_switching_between_v1_and_v2_and_back_is_no_event_and_no_mail(v1_each):
+    world = healthy(SIZE, trials=6, start=START)
     cause(world, EVERYTHING)
-    stage = await v1(world)
+    stage = await v1_each(world)
     first, second = stage.account.provider, None
     speak(stage, "qbitflow-v2")
     second = stage.account.provider
@@ -479,7 +536,7 @@ async def test_switching_between_v1_and_v2_and_back_is_no_event_and_no_mail(v1):
         stage.change(provider=provider, provider_name=dialect)
         report = await stage.run()
         assert report.counts["events"] == 0, dialect
-        assert report.counts["rows"] >= size, dialect
+        assert report.counts["rows"] >= SIZE, dialect
         assert (report.counts["staged"], report.counts["voided"]) == (0, 0), dialect
         assert (await stage.row()).provider == dialect
     assert (await stage.deliver()).sent == 0
@@ -499,9 +556,9 @@ async def test_another_merchants_key_is_refused_on_v1_too(v1):
 # Contacts
 
 
-async def test_contacts_are_imported_once_and_void_mails_come_back(v1):
+async def test_contacts_are_imported_once_and_void_mails_come_back(v1_each):
     world = healthy(30, start=START)
-    stage = await v1(world)
+    stage = await v1_each(world)
     await stage.run()
     world.advance(MINUTE)
     (ext_id,) = cause(world, {"low_on_funds": 1})["low_on_funds"]
@@ -509,6 +566,7 @@ async def test_contacts_are_imported_once_and_void_mails_come_back(v1):
     async with stage.db.write() as conn:
         whose = update(customers).where(customers.c.ext_id == customer)
         await conn.execute(whose.values(email=None, address_mac=None))
+    world.get(ext_id).customer.email = ""
     await stage.run()
     assert (await stage.deliver()).sent == 0
     (mail,) = await rows_of(stage, notifications, "state", "reason")
@@ -550,6 +608,8 @@ async def test_contacts_that_cannot_be_used_are_named_and_known_addresses_stay(v
     assert found[three].email is None
     assert (found["new-1"].email, found["new-1"].zone) == ("new@customer.example", "Europe/Lisbon")
     assert done.without_address == 1
+    kept = await import_contacts(stage.tools, stage.account, lines[:2])
+    assert (kept.kept, kept.changed, kept.unchanged) == (1, 0, 0)
     replaced = await import_contacts(stage.tools, stage.account, lines[:2], replace_addresses=True)
     assert (replaced.changed, replaced.kept) == (1, 0)
     for headings in ("a,b\n", "customer\n", ""):

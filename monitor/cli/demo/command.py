@@ -13,7 +13,7 @@ from monitor.cli import console
 from monitor.cli.console import Format, FormatOption
 from monitor.cli.demo import story, telling
 from monitor.cli.demo.pages import write_pages
-from monitor.cli.demo.stage import Played, staged
+from monitor.cli.demo.stage import Played, Speaks, staged
 from monitor.cli.exits import Exit
 from monitor.cli.stop import Stop
 from monitor.sandbox.mailbox import CaughtMail
@@ -30,6 +30,7 @@ def demo(
     keep: Annotated[
         Path, typer.Option("--keep", help="The folder for mails and database; made anew.")
     ] = DEFAULT_FOLDER,
+    provider: Annotated[Speaks, typer.Option("--provider", help="Which API the demo's account speaks.")] = Speaks.V2,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """See the whole product at work in seconds, with no key: three simulated days, and every mail to look at."""
@@ -39,7 +40,7 @@ def demo(
         out.quiet = output_format is Format.JSON
         telling.tell_beginning(out)
         played: list[Played] = []
-        async with staged(story.new_world(), keep) as stage:
+        async with staged(story.new_world(), keep, provider) as stage:
             for scene in story.scenes():
                 if stop():
                     return Exit.FAILURES

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,20 @@ from monitor.sandbox.world import World
 from monitor.store.accounts import find_account
 from monitor.store.plans import mail_states
 from monitor.store.summaries import MailSummary, mails_one_by_one
+from monitor.usecases.importing import import_ids
 from monitor.wiring import Wiring, wired
 
 ACCOUNT = "acme"
 MARKER = ".monitor-demo"
 SETTINGS = "monitor.toml"
 _S = NotificationState
+
+
+class Speaks(StrEnum):
+    """Which API the demo's account speaks."""
+
+    V2 = "qbitflow-v2"
+    V1 = "qbitflow-v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +144,19 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(world: World, folder: Path) -> AsyncIterator[Stage]:
+async def staged(world: World, folder: Path, provider: Speaks = Speaks.V2) -> AsyncIterator[Stage]:
     """Serve the world and catch mails in `folder`, which is made anew. Raises `ConfigError` if it is somebody's own."""
     _clear(folder)
     async with SandboxServer(world) as server, MailCatcher(folder / "mails") as mailbox:
         settings_file = folder / SETTINGS
-        settings_file.write_text(_settings(server.url, world.ids.api_key, mailbox.port), encoding="utf-8")
+        url = server.v1_url if provider is Speaks.V1 else server.url
+        settings_file.write_text(_settings(provider, url, world.ids.api_key, mailbox.port), encoding="utf-8")
         settings_file.chmod(0o600)
         settings = console.read_settings(settings_file)
         async with wired(settings, sleep=_hurry) as wiring:
+            if provider is Speaks.V1:  # it cannot list: a shop brings the ids of what has never paid
+                ids = [world.id_of(sub) for sub in world.living()]
+                await import_ids(wiring.tools, wiring.account(ACCOUNT), ids)
             yield Stage(world, wiring, mailbox, folder)
 
 
@@ -167,7 +180,7 @@ def _clear(folder: Path) -> None:
         raise ConfigError(f"--keep: {folder} is not writable; name another folder")
 
 
-def _settings(url: str, key: str, smtp_port: int) -> str:
+def _settings(provider: Speaks, url: str, key: str, smtp_port: int) -> str:
     return f"""# The demo's settings. Its API is gone, its database stays: monitor outbox list --config {SETTINGS}
 state_dir = "var"
 
@@ -180,7 +193,7 @@ port = {smtp_port}
 security = "none"
 
 [accounts.{ACCOUNT}]
-provider = "qbitflow-v2"
+provider = "{provider.value}"
 mode = "test"
 base_url = "{url}"
 api_key = "{key}"
