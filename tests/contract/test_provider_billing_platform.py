@@ -314,6 +314,34 @@ async def test_rows_removed_while_paging_shift_nothing_out(oldest_first, rows):
         assert found >= {on.till.id_of(payment) for payment in on.till.payments}
 
 
+async def test_a_page_behind_the_end_shows_that_rows_have_gone():
+    async with platform(seeding.healthy(3)) as on:
+        stock(on.till, 450)
+        gone = []
+
+        def remove(page):
+            if page == 5 and not gone:
+                for payment in on.till.payments[-180:]:
+                    gone.append(payment)
+                    on.till.remove(payment)
+
+        on.faults.between_pages = remove
+        found = {row.ext_id for row in await payments_of(on.provider)}
+        assert len(gone) == 180
+        assert len(found) == 450
+
+
+async def test_more_rows_than_a_page_that_came_at_the_very_end_are_read_too():
+    async with platform(seeding.healthy(3)) as on:
+        stock(on.till, 150)
+
+        async def insert():
+            stock(on.till, 150)
+
+        on.faults.add(route="payments", skip=2, times=1, wait=insert)
+        assert len(await payments_of(on.provider)) == 300
+
+
 async def test_a_list_that_never_stands_still_ends_the_walk():
     async with platform(seeding.healthy(3)) as on:
         stock(on.till, 300)

@@ -167,6 +167,35 @@ async def test_a_payment_of_before_the_baseline_that_is_first_seen_later_is_hist
     assert await told(stage) == []
 
 
+async def test_a_payment_of_after_the_baseline_that_is_listed_late_is_told(platform):
+    stage = await platform(seeding.healthy(2))
+    till, world = stage.server.platform.till, stage.world
+    await stage.run()
+    world.advance(3 * DAY)
+    await stage.run()
+    late = till.pay(0, status="SUCCEEDED")
+    late.created_at = world.now - 2 * DAY
+    await stage.run()
+    assert [kind for _, kind, *_ in await told(stage)] == ["payment_succeeded"]
+
+
+async def test_what_a_broken_walk_did_not_show_is_not_told_to_be_pending(platform):
+    stage = await platform(seeding.healthy(2))
+    till = stage.server.platform.till
+    await stage.run()
+    stage.world.advance(timedelta(hours=1))
+    payment = till.pay(0, status="PROVIDER_PENDING")
+    await stage.run()
+    stage.world.advance(2 * DAY)
+    till.move(payment, "SUCCEEDED")
+    stage.faults.add(faults.error(503, "down"), route="payments")
+    assert (await stage.run()).outcome == "partial"
+    assert await told(stage) == []
+    stage.faults.clear()
+    await stage.run()
+    assert [kind for _, kind, *_ in await told(stage)] == ["payment_succeeded"]
+
+
 async def test_a_walk_that_breaks_keeps_what_it_read_and_the_next_run_goes_over_the_same_ground(platform):
     stage = await platform(seeding.healthy(2))
     till = stage.server.platform.till
