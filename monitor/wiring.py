@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -369,7 +368,7 @@ def address_mac(key: bytes) -> Callable[[str], str]:
             text = normalise_address(address)
         except UnmailableAddressError:
             text = address.strip().casefold()
-        return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     return mac
 

@@ -10,8 +10,9 @@ from sqlalchemy import insert
 from monitor.domain.diff import state_hash
 from monitor.domain.model import Situation, Snapshot, Status
 from monitor.store.accounts import ensure_account
-from monitor.store.schema import batches, customers, episodes, events, notifications
-from monitor.store.subscriptions import insert_subscriptions, snapshot_values
+from monitor.store.bulk import insert_new
+from monitor.store.schema import batches, customers, episodes, events, notifications, subscriptions
+from monitor.store.subscriptions import snapshot_values
 
 NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 _numbers = count(1)
@@ -47,7 +48,8 @@ async def a_subscription(conn, account_id: int, snapshot: Snapshot | None = None
         "state_hash": state_hash(snapshot),
         **values,
     }
-    return (await insert_subscriptions(conn, [row]))[snapshot.ext_id]
+    made = await insert_new(conn, subscriptions, account_id, tuple(row), [tuple(row.values())])
+    return made[snapshot.ext_id]
 
 
 async def an_event(conn, account_id: int, subscription_id: int, **values: object) -> int:

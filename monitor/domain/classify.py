@@ -16,9 +16,6 @@ from monitor.domain.model import Action, CancelReason, Cause, Situation, Snapsho
 
 BALANCE = "balance"
 
-_BILLED = frozenset({Status.ACTIVE, Status.PAST_DUE})
-_LIVE_ACTIONS = frozenset({Status.ACTIVE, Status.TRIAL})
-
 
 @dataclass(frozen=True, slots=True)
 class Classified:
@@ -31,7 +28,9 @@ class Classified:
 
 def classify(snapshot: Snapshot, told: Told, now: datetime) -> Classified:
     """The situation of one subscription at `now`, from its snapshot and what facts told."""
-    situation = next(situation for situation, matches in RULES if matches(snapshot, told, now))
+    situation = next(
+        situation for situation, test in _OF_STATUS[snapshot.status] if test is None or test(snapshot, told, now)
+    )
     return Classified(situation, *_detail(situation, snapshot, told))
 
 
@@ -68,20 +67,16 @@ def next_look(snapshot: Snapshot, told: Told, now: datetime) -> datetime | None:
 def _is_unknown(snapshot: Snapshot, _told: Told, _now: datetime) -> bool:
     # A word that we do not know asks for something that we cannot name. Where the status itself already says what
     # matters (past due, paused, ...), it decides.
-    return snapshot.status is Status.UNKNOWN or (snapshot.action is Action.UNKNOWN and snapshot.status in _LIVE_ACTIONS)
+    return snapshot.status is Status.UNKNOWN or snapshot.action is Action.UNKNOWN
 
 
 def _maximum_reached(snapshot: Snapshot, told: Told, _now: datetime) -> bool:
-    if snapshot.status not in _BILLED:
-        return False
     if snapshot.action is Action.RAISE_MAXIMUM:
         return True
     return snapshot.status is Status.PAST_DUE and cause_of(snapshot, told) is Cause.MAX_AMOUNT_EXCEEDED
 
 
 def _low_on_funds(snapshot: Snapshot, told: Told, now: datetime) -> bool:
-    if snapshot.status is not Status.ACTIVE:
-        return False
     return snapshot.action is Action.TOP_UP_ALLOWANCE or _balance_short(snapshot, told, now)
 
 
@@ -92,25 +87,28 @@ def _balance_short(snapshot: Snapshot, told: Told, now: datetime) -> bool:
 
 def _trial_ending(snapshot: Snapshot, _told: Told, now: datetime) -> bool:
     end = trial_end_of(snapshot)
-    return snapshot.status is Status.TRIAL and end is not None and now >= end - trial_lead(snapshot)
+    return end is not None and now >= end - trial_lead(snapshot)
 
 
-def _status(status: Status) -> Callable[[Snapshot, Told, datetime], bool]:
-    return lambda snapshot, _told, _now: snapshot.status is status
+_Test = Callable[[Snapshot, Told, datetime], bool]
 
-
-RULES: tuple[tuple[Situation, Callable[[Snapshot, Told, datetime], bool]], ...] = (
-    (Situation.CANCELLED, _status(Status.CANCELLED)),
-    (Situation.UNKNOWN, _is_unknown),
-    (Situation.STOPPED, _status(Status.STOPPED)),
-    (Situation.PAUSED, _status(Status.PAUSED)),
-    (Situation.MAX_AMOUNT_REACHED, _maximum_reached),
-    (Situation.PAYMENT_FAILED, _status(Status.PAST_DUE)),
-    (Situation.TRIAL_EXPIRED, _status(Status.TRIAL_EXPIRED)),
-    (Situation.LOW_ON_FUNDS, _low_on_funds),
-    (Situation.TRIAL_ENDING, _trial_ending),
-    (Situation.HEALTHY, lambda _snapshot, _told, _now: True),
+RULES: tuple[tuple[Situation, frozenset[Status], _Test | None], ...] = (
+    (Situation.CANCELLED, frozenset({Status.CANCELLED}), None),
+    (Situation.UNKNOWN, frozenset({Status.UNKNOWN, Status.ACTIVE, Status.TRIAL}), _is_unknown),
+    (Situation.STOPPED, frozenset({Status.STOPPED}), None),
+    (Situation.PAUSED, frozenset({Status.PAUSED}), None),
+    (Situation.MAX_AMOUNT_REACHED, frozenset({Status.ACTIVE, Status.PAST_DUE}), _maximum_reached),
+    (Situation.PAYMENT_FAILED, frozenset({Status.PAST_DUE}), None),
+    (Situation.TRIAL_EXPIRED, frozenset({Status.TRIAL_EXPIRED}), None),
+    (Situation.LOW_ON_FUNDS, frozenset({Status.ACTIVE}), _low_on_funds),
+    (Situation.TRIAL_ENDING, frozenset({Status.TRIAL}), _trial_ending),
+    (Situation.HEALTHY, frozenset(Status), None),
 )
+"""Situation, the statuses that it can have, and what else must hold (None: nothing)."""
+
+_OF_STATUS = {
+    status: tuple((situation, test) for situation, statuses, test in RULES if status in statuses) for status in Status
+}
 
 
 def _detail(situation: Situation, snapshot: Snapshot, told: Told) -> tuple[Cause | None, str]:

@@ -6,10 +6,12 @@ what the database, the logs and the JSON output show; the mails and the console 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+
+from monitor.domain.unread import Unread
 
 ZERO_TIME_YEAR = 1  # the API's "never": 0001-01-01T00:00:00Z (contract v2, decoding rules)
 
@@ -297,7 +299,15 @@ class Page:
     bad: tuple[BadRow, ...]
     next_cursor: str | None
     size: int
-    """Rows on the wire, good and bad."""
+    """Rows on the wire, good, bad and unread."""
+    unread: Unread | None = None
+
+    def whole(self) -> Page:
+        """This page with every row read."""
+        read = [] if self.unread is None else [self.unread.read(raw) for raw in self.unread.raws]
+        bad = tuple(row for row in read if isinstance(row, BadRow))
+        rows = tuple(row for row in read if not isinstance(row, BadRow))
+        return replace(self, rows=self.rows + rows, bad=self.bad + bad, unread=None)
 
 
 @dataclass(frozen=True, slots=True)

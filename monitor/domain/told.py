@@ -11,6 +11,7 @@ from monitor.domain.model import Cause, Fact, FailureSeen, Told
 ONE_FAILURE = timedelta(hours=1)
 """An event and a row of the failures list about one attempt are dated by different parts of the vendor; attempts are
 hours apart."""
+NOTHING_TOLD = Told()
 
 
 def fold_facts(told: Told, facts: Iterable[Fact]) -> Told:
@@ -39,6 +40,8 @@ def raise_peak(told: Told, allowance: int | None) -> Told:
     """`told` with the largest allowance ever seen (forecast rules, R_known)."""
     if allowance is None or (told.allowance_peak is not None and told.allowance_peak >= allowance):
         return told
+    if told is NOTHING_TOLD:  # the row of a first sync, a hundred thousand times
+        return Told(allowance_peak=allowance)
     return replace(told, allowance_peak=allowance)
 
 

@@ -24,6 +24,7 @@ from monitor.domain.model import (
     Snapshot,
     Window,
 )
+from monitor.domain.unread import Unread
 from monitor.errors import (
     ConfigError,
     ProviderAuthError,
@@ -39,6 +40,7 @@ from monitor.providers.qbitflow_v2_wire import (
     customer_seen,
     product_seen,
     space_of_key,
+    subscription_id_in,
     subscription_row,
 )
 from monitor.providers.reading import OnBadRow, bare, segment
@@ -134,15 +136,8 @@ class QBitFlowV2(PaymentReader):
         if window.created_before is not None:
             params["createdBefore"] = _rfc3339(window.created_before)
         raw_rows, next_cursor = await self.page("subscriptions", "/transaction/subscriptions", params, cursor)
-        rows: list[tuple[Snapshot, bytes]] = []
-        bad: list[BadRow] = []
-        for raw in raw_rows:
-            row = subscription_row(raw)
-            if isinstance(row, BadRow):
-                bad.append(row)
-            else:
-                rows.append(row)
-        return Page(rows=tuple(rows), bad=tuple(bad), next_cursor=next_cursor, size=len(raw_rows))
+        unread = Unread(tuple(raw_rows), subscription_id_in, subscription_row)
+        return Page(rows=(), bad=(), next_cursor=next_cursor, size=len(raw_rows), unread=unread)
 
     async def subscription(self, ext_id: str) -> tuple[Snapshot, bytes] | None:
         """See `Provider`. A row that cannot be read, or another's, is a fault of the answer: it raises."""

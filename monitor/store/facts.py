@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import BadRow, Fact, Source
+from monitor.store.bulk import one_of
 from monitor.store.inserting import insert_into
 from monitor.store.schema import facts, quarantine, subscriptions
 
@@ -56,7 +57,7 @@ async def insert_facts(
 async def open_facts(
     conn: AsyncConnection,
     account_id: int,
-    ext_ids: Iterable[str] | None = None,
+    ext_ids: Collection[str] | None = None,
     *,
     known_only: bool = False,
     limit: int | None = None,
@@ -75,7 +76,7 @@ async def open_facts(
     if limit is not None:
         statement = statement.limit(limit)
     if ext_ids is not None:
-        statement = statement.where(facts.c.ext_sub_id.in_(list(ext_ids)))
+        statement = statement.where(one_of(conn, facts.c.ext_sub_id, ext_ids))
     return [(row.id, _decode(row.body)) for row in await conn.execute(statement)]
 
 

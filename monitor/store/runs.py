@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import RunState, Situation, Window
+from monitor.store.bulk import append
 from monitor.store.schema import events, quarantine, run_pages, runs
+from monitor.store.seen import RowIds, packed, unpacked
 
 RESUME_WITHIN = timedelta(hours=6)
+
+
+class PageDone(NamedTuple):
+    """A page that was read: its place in the walk, and the row ids of all who were on it."""
+
+    win: int
+    n: int
+    cursor_in: str | None
+    cursor_out: str | None
+    rows: int
+    bad: int
+    seen: Collection[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +117,14 @@ async def change_run(conn: AsyncConnection, run_id: int, **values: Any) -> None:
     await conn.execute(update(runs).where(runs.c.id == run_id).values(**values))
 
 
-async def record_page(
-    conn: AsyncConnection,
-    *,
-    run_id: int,
-    win: int,
-    n: int,
-    cursor_in: str | None,
-    cursor_out: str | None,
-    rows: int,
-    bad: int,
-    seen: Iterable[int],
-) -> None:
-    """A page is done: its cursor, and who was on it. The same cursor twice is an error of the database's own."""
-    await conn.execute(
-        insert(run_pages).values(
-            run_id=run_id,
-            win=win,
-            n=n,
-            cursor_in=cursor_in or "",
-            cursor_out=cursor_out,
-            rows=rows,
-            bad=bad,
-            seen=array("q", sorted(set(seen))).tobytes(),
-        ),
-    )
+async def record_pages(conn: AsyncConnection, run_id: int, pages: Sequence[PageDone]) -> None:
+    """Pages are done: their cursors, and who was on them. The same cursor twice is an error of the database's own."""
+    names = ("run_id", "win", "n", "cursor_in", "cursor_out", "rows", "bad", "seen")
+    rows = [
+        (run_id, page.win, page.n, page.cursor_in or "", page.cursor_out, page.rows, page.bad, packed(page.seen))
+        for page in pages
+    ]
+    await append(conn, run_pages, names, rows)
 
 
 async def pages_of(conn: AsyncConnection, run_id: int) -> list[tuple[int, int, str, str | None]]:
@@ -141,14 +137,12 @@ async def pages_of(conn: AsyncConnection, run_id: int) -> list[tuple[int, int, s
     return [(row.win, row.n, row.cursor_in, row.cursor_out) for row in await conn.execute(statement)]
 
 
-async def seen_in(conn: AsyncConnection, run_id: int) -> set[int]:
+async def seen_in(conn: AsyncConnection, run_id: int) -> RowIds:
     """Row ids of all subscriptions that a page of this run showed."""
-    seen: set[int] = set()
+    seen = RowIds()
     result = await conn.stream(select(run_pages.c.seen).where(run_pages.c.run_id == run_id))
-    async for row in result:
-        block = array("q")
-        block.frombytes(bytes(row.seen))
-        seen.update(block)
+    async for (block,) in result:
+        seen.add(unpacked(block))
     return seen
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Source, Status, Told
-from monitor.store.inserting import insert_into
+from monitor.store.bulk import insert_new, one_of
 from monitor.store.schema import customers, events, subscriptions
+from monitor.store.seen import RowIds
 
 _NOT_COLUMNS = {"customer", "currency", "customer_ext_id"}
 _SNAPSHOT = tuple(f.name for f in fields(Snapshot) if f.name not in _NOT_COLUMNS)
@@ -35,29 +37,29 @@ class StoredSubscription:
     gone_seen: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """Just enough to see whether a row changed."""
 
     id: int
     state_hash: bytes
+    raw_mark: bytes | None
 
 
-async def known_rows(conn: AsyncConnection, account_id: int, ext_ids: Iterable[str]) -> dict[str, Known]:
+async def known_rows(conn: AsyncConnection, account_id: int, ext_ids: Collection[str]) -> dict[str, Known]:
     """What is stored of these ids, without any lock."""
-    statement = select(subscriptions.c.ext_id, subscriptions.c.id, subscriptions.c.state_hash).where(
-        subscriptions.c.account_id == account_id,
-        subscriptions.c.ext_id.in_(list(ext_ids)),
+    s = subscriptions.c
+    statement = select(s.ext_id, s.id, s.state_hash, s.raw_mark).where(
+        s.account_id == account_id, one_of(conn, s.ext_id, ext_ids)
     )
-    return {row.ext_id: Known(row.id, bytes(row.state_hash)) for row in await conn.execute(statement)}
+    return {ext_id: Known(row_id, digest, mark) for ext_id, row_id, digest, mark in await conn.execute(statement)}
 
 
 async def load_subscriptions(
     conn: AsyncConnection,
     account_id: int,
     *,
-    ext_ids: Iterable[str] | None = None,
-    ids: Iterable[int] | None = None,
+    ext_ids: Collection[str] | None = None,
+    ids: Collection[int] | None = None,
     lock: bool = False,
 ) -> dict[str, StoredSubscription]:
     """Stored rows by vendor id, in the order of their row ids; under row locks with `lock`."""
@@ -73,9 +75,9 @@ async def load_subscriptions(
         .order_by(subscriptions.c.id)
     )
     if ext_ids is not None:
-        statement = statement.where(subscriptions.c.ext_id.in_(list(ext_ids)))
+        statement = statement.where(one_of(conn, subscriptions.c.ext_id, ext_ids))
     if ids is not None:
-        statement = statement.where(subscriptions.c.id.in_(list(ids)))
+        statement = statement.where(one_of(conn, subscriptions.c.id, ids))
     if lock:
         statement = statement.with_for_update(of=subscriptions)
     return {row.ext_id: read_subscription(row) for row in await conn.execute(statement)}
@@ -101,29 +103,34 @@ def read_subscription(row: Row[Any]) -> StoredSubscription:
     )
 
 
+_of_snapshot = attrgetter(*_SNAPSHOT)
+_of_told = attrgetter(*_TOLD)
+
+
 def snapshot_values(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot's columns."""
-    return {name: getattr(snapshot, name) for name in _SNAPSHOT}
+    return dict(zip(_SNAPSHOT, _of_snapshot(snapshot), strict=True))
 
 
 def told_values(told: Told) -> dict[str, Any]:
     """The columns that facts filled."""
-    return {name: getattr(told, name) for name in _TOLD}
+    return dict(zip(_TOLD, _of_told(told), strict=True))
 
 
-async def insert_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+async def insert_subscriptions(
+    conn: AsyncConnection,
+    account_id: int,
+    names: Sequence[str],
+    rows: Sequence[tuple[Snapshot, Told, Sequence[Any]]],
+) -> dict[str, int]:
     """Insert new rows; returns the row id of each vendor id that was inserted.
 
+    `names` are the columns beside those of the snapshot and of what was told, and the third of each row their values.
     An id that another transaction inserted meanwhile is left out: the caller observes it again.
     """
-    if not rows:
-        return {}
-    statement = (
-        insert_into(conn, subscriptions)
-        .on_conflict_do_nothing(index_elements=["account_id", "ext_id"])
-        .returning(subscriptions.c.ext_id, subscriptions.c.id)
-    )
-    return {row.ext_id: row.id for row in await conn.execute(statement, list(rows))}
+    columns = (*_SNAPSHOT, *_TOLD, "account_id", "gone_seen", *names)
+    values = [(*_of_snapshot(seen), *_of_told(told), account_id, 0, *rest) for seen, told, rest in rows]
+    return await insert_new(conn, subscriptions, account_id, columns, values)
 
 
 async def update_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -151,35 +158,29 @@ async def upsert_customers(
     """
     if not seen:
         return {}
-    statement = select(customers).where(customers.c.account_id == account_id, customers.c.ext_id.in_(list(seen)))
-    stored = {row.ext_id: row for row in await conn.execute(statement)}
-    fresh = [
-        {"account_id": account_id, "ext_id": ext_id, **_CUSTOMER_DEFAULTS, **values}
-        for ext_id, values in seen.items()
-        if ext_id not in stored
-    ]
-    if fresh:
-        await conn.execute(
-            insert_into(conn, customers).on_conflict_do_nothing(index_elements=["account_id", "ext_id"]), fresh
-        )
-    for ext_id, row in stored.items():
-        changed = {key: value for key, value in seen[ext_id].items() if row._mapping[key] != value}
-        if changed and row.erased_at is None:
-            await conn.execute(update(customers).where(customers.c.id == row.id).values(**changed))
-    ids = select(customers.c.ext_id, customers.c.id).where(
-        customers.c.account_id == account_id, customers.c.ext_id.in_(list(seen))
+    c = customers.c
+    statement = select(c.ext_id, c.id, c.erased_at, *(c[name] for name in _CUSTOMER)).where(
+        c.account_id == account_id, one_of(conn, c.ext_id, seen)
     )
-    return {row.ext_id: row.id for row in await conn.execute(ids)}
+    ids: dict[str, int] = {}
+    for ext_id, row_id, erased_at, *stored in await conn.execute(statement):
+        ids[ext_id] = row_id
+        told = seen[ext_id]
+        changed = {name: told[name] for name, old in zip(_CUSTOMER, stored, strict=True) if told.get(name, old) != old}
+        if changed and erased_at is None:
+            await conn.execute(update(customers).where(c.id == row_id).values(**changed))
+    fresh = [
+        (account_id, ext_id, *[values.get(name) for name in _CUSTOMER[:-1]], values.get("deleted", False))
+        for ext_id, values in seen.items()
+        if ext_id not in ids
+    ]
+    names = ("account_id", "ext_id", *_CUSTOMER)
+    ids |= await insert_new(conn, customers, account_id, names, fresh)
+    late = {ext_id: seen[ext_id] for ext_id in seen.keys() - ids.keys()}
+    return ids | await upsert_customers(conn, account_id, late)
 
 
-_CUSTOMER_DEFAULTS: dict[str, Any] = {
-    "email": None,
-    "name": None,
-    "last_name": None,
-    "reference": None,
-    "address_mac": None,
-    "deleted": False,
-}
+_CUSTOMER = ("email", "name", "last_name", "reference", "address_mac", "deleted")
 
 _GONE = (Status.CANCELLED.value,)
 _LIVING = frozenset({Status.ACTIVE.value, Status.TRIAL.value})
@@ -196,7 +197,7 @@ async def count_live(conn: AsyncConnection, account_id: int) -> int:
 
 
 async def unseen_ids(
-    conn: AsyncConnection, account_id: int, seen: set[int], created_before: datetime, *, known_before: datetime
+    conn: AsyncConnection, account_id: int, seen: RowIds, created_before: datetime, *, known_before: datetime
 ) -> tuple[int, list[int]]:
     """(how many could be seen, row ids of those that were not) by a sweep with this bound on creation.
 
@@ -229,18 +230,15 @@ async def ext_ids_of(conn: AsyncConnection, row_ids: Sequence[int]) -> list[tupl
 
 async def creation_cuts(conn: AsyncConnection, account_id: int, parts: int) -> list[datetime]:
     """Instants that cut the known subscriptions into `parts` slices of about equal size, oldest first."""
-    base = select(subscriptions.c.created_at).where(
-        subscriptions.c.account_id == account_id, subscriptions.c.created_at.is_not(None)
-    )
-    total = int((await conn.execute(select(func.count()).select_from(base.subquery()))).scalar_one())
-    cuts: list[datetime] = []
-    for part in range(1, parts):
-        at = (
-            await conn.execute(base.order_by(subscriptions.c.created_at).offset(total * part // parts).limit(1))
-        ).scalar_one_or_none()
-        if at is not None and (not cuts or at > cuts[-1]):
-            cuts.append(at)
-    return cuts
+    if parts < 2:
+        return []
+    mine = (subscriptions.c.account_id == account_id) & subscriptions.c.created_at.is_not(None)
+    total = int((await conn.execute(select(func.count()).select_from(subscriptions).where(mine))).scalar_one())
+    place = func.row_number().over(order_by=subscriptions.c.created_at) - 1
+    ordered = select(subscriptions.c.created_at, place.label("place")).where(mine).subquery()
+    firsts = {total * part // parts for part in range(1, parts)}
+    statement = select(ordered.c.created_at).where(ordered.c.place.in_(firsts)).distinct().order_by("created_at")
+    return list((await conn.execute(statement)).scalars())
 
 
 async def live_siblings(conn: AsyncConnection, account_id: int, ids: Sequence[int]) -> set[int]:

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from sqlalchemy import BigInteger, Dialect, Integer, Numeric, String
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER PRIMARY KEY by itself
+
+
+_NAIVE = "a naive time must not reach the database"
+
+
+@lru_cache(maxsize=1024)
+def instant_text(value: datetime) -> str:
+    """An aware instant as SQLite keeps it and PostgreSQL reads it. Raises `ValueError` for a naive one.
+
+    Most instants of a row stand there twice, and those of a page's request in all its rows.
+    """
+    if value.tzinfo is not UTC:
+        if value.tzinfo is None:
+            raise ValueError(_NAIVE)
+        value = value.astimezone(UTC)
+    return value.isoformat(timespec="microseconds")
 
 
 class Instant(TypeDecorator[datetime]):
@@ -27,12 +44,8 @@ class Instant(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive time must not reach the database")
-        if dialect.name == "postgresql":
-            return value
-        if value.tzinfo is not UTC:
-            value = value.astimezone(UTC)
-        return value.isoformat(timespec="microseconds")
+            raise ValueError(_NAIVE)
+        return value if dialect.name == "postgresql" else instant_text(value)
 
     def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:
         if value is None:

@@ -23,7 +23,7 @@ from monitor.domain.model import (
     Source,
     Told,
 )
-from monitor.domain.told import fold_facts, fold_failure, raise_peak
+from monitor.domain.told import NOTHING_TOLD, fold_facts, fold_failure, raise_peak
 from monitor.store.accounts import AccountRow
 from monitor.store.facts import finish_facts, open_facts
 from monitor.store.ledger import episodes_of
@@ -36,7 +36,7 @@ from monitor.store.subscriptions import (
     update_subscriptions,
     upsert_customers,
 )
-from monitor.usecases.writing import Judged, Pen, write_judged
+from monitor.usecases.writing import NEW_COLUMNS, Judged, Pen, write_judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Observed:
     raw: bytes
     asked_at: datetime
     failure: FailureSeen | None = None
+    raw_mark: bytes | None = None
+    """The mark of the row's own bytes on a page. None for a row that was read alone: no page will show those bytes."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,9 @@ async def observe(
 
     Rows are locked in the order of their ids. A row that another transaction inserted meanwhile is observed again.
     """
-    newest = {one.snapshot.ext_id: one for one in sorted(seen, key=_age)}
+    newest = {one.snapshot.ext_id: one for one in seen}
+    if len(newest) < len(seen):  # a row that stood on two pages
+        newest = {one.snapshot.ext_id: one for one in sorted(seen, key=_age)}
     stored = await load_subscriptions(conn, row.id, ext_ids=newest, lock=True)
     current = {ext_id: one for ext_id, one in newest.items() if not _outdated(stored.get(ext_id), one)}
     customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
@@ -103,17 +107,28 @@ async def observe(
     for ext_id, one in current.items():
         if ext_id in same:
             continue
-        before = stored.get(ext_id)
-        standing = replace(standings.get(ext_id, _STRANGER), told=told[ext_id])
+        known = standings.get(ext_id)
+        standing = Standing(told=told[ext_id]) if known is None else replace(known, told=told[ext_id])
         decision = decide(standing, one.snapshot, policy, pen.now)
         customer_id = customer_ids.get(one.snapshot.customer_ext_id or "")
         judged.append(
-            Judged(before, one.snapshot, told[ext_id], decision, one.asked_at, digests[ext_id], one.raw, customer_id)
+            Judged(
+                before=stored.get(ext_id),
+                snapshot=one.snapshot,
+                told=told[ext_id],
+                decision=decision,
+                asked_at=one.asked_at,
+                state_hash=digests[ext_id],
+                raw=one.raw,
+                customer_id=customer_id,
+                raw_mark=one.raw_mark,
+            )
         )
         outcome.unknown += _newly_unknown(standing, decision)
     if touch:
         await update_subscriptions(conn, equal)
-    inserted = await insert_subscriptions(conn, [one.new_row(row.id) for one in judged if one.before is None])
+    fresh = [one.new_row() for one in judged if one.before is None]
+    inserted = await insert_subscriptions(conn, row.id, NEW_COLUMNS, fresh)
     late = {one.snapshot.ext_id for one in judged if one.before is None} - inserted.keys()
     ready = [one for one in judged if one.snapshot.ext_id not in late]
     outcome.ids.update(inserted)
@@ -152,10 +167,6 @@ async def rejudge(
     return Outcome(ids=ids, events=events, staged=staged, voided=voided)
 
 
-_NOTHING = Told()
-_STRANGER = Standing()
-
-
 def _age(one: Observed) -> tuple[float, datetime]:
     updated = one.snapshot.provider_updated_at
     return (updated.timestamp() if updated is not None else 0.0, one.asked_at)
@@ -192,7 +203,9 @@ async def _told(
     result = {}
     for ext_id, one in current.items():
         before = stored.get(ext_id)
-        told = fold_facts(before.told if before is not None else _NOTHING, facts.get(ext_id, ()))
+        told = before.told if before is not None else NOTHING_TOLD
+        if ext_id in facts:
+            told = fold_facts(told, facts[ext_id])
         if one.failure is not None:
             told = fold_failure(told, one.failure)
         result[ext_id] = raise_peak(told, one.snapshot.allowance)

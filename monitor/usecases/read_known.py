@@ -24,7 +24,7 @@ from monitor.store.subscriptions import note_gone
 from monitor.usecases.budget import RESERVED, Budget
 from monitor.usecases.context import Account, Tools
 from monitor.usecases.discovery import discover
-from monitor.usecases.pull import Fetched, Pull, Sweep
+from monitor.usecases.pull import Compared, Fetched, Pull, Sweep
 from monitor.usecases.read_customers import read_customers
 
 ROWS_PER_PAGE = 100
@@ -194,12 +194,11 @@ class ReadKnown(Pull):
         async with self._tools.db.read() as conn:
             self._asked_at = await db_now(conn)
         page = Page(tuple(full.rows), tuple(full.bad), next_cursor=None, size=len(full.rows) + len(full.bad))
-        fetched = await self._compare(window, n, str(n), page, full.asked_at)
-        fetched.seen |= {row_id for row_id, _ in full.gone}
         self._parts[n] = full
-        await self._queue.put(fetched)
+        gone = tuple(row_id for row_id, _ in full.gone)
+        await self._fetched.put(Fetched(window.number, n, str(n), page, full.asked_at, gone))
 
-    async def _also(self, conn: AsyncConnection, pages: Sequence[Fetched]) -> None:
+    async def _also(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
         run_id, now, account_id = self._run.id, self._run.now_at, self._row.id
         for part in [self._parts.pop(page.n) for page in pages]:
             await note_read(conn, part.again, part.asked_at)

@@ -18,6 +18,10 @@ from monitor.store.outbox import restage, stage, void_episodes
 from monitor.store.subscriptions import StoredSubscription, snapshot_values, told_values, update_subscriptions
 
 OPERATOR_DECIDES = "operator_decides"
+_READ = ("customer_id", "asked_at", "state_hash", "raw_mark", "raw")
+_JUDGED = ("situation", "cause", "next_look_at", "seq")
+NEW_COLUMNS = ("first_asked_at", *_READ, *_JUDGED)
+"""The columns of a new row beside those of its snapshot and of what was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,44 +46,34 @@ class Judged:
     state_hash: bytes
     raw: bytes | None
     customer_id: int | None
+    raw_mark: bytes | None = None
 
-    def new_row(self, account_id: int) -> dict[str, Any]:
-        """The row of a subscription seen for the first time."""
-        return {
-            "account_id": account_id,
-            "ext_id": self.snapshot.ext_id,
-            "first_asked_at": self.asked_at,
-            "gone_seen": 0,
-            **self._values(),
-        }
+    def new_row(self) -> tuple[Snapshot, Told, tuple[Any, ...]]:
+        """The row of a subscription seen for the first time: what was seen, what was told, and `NEW_COLUMNS`."""
+        return self.snapshot, self.told, (self.asked_at, *self._reading(), *self._judgement())
 
     def changed_row(self, row_id: int) -> dict[str, Any]:
         """The new values of a known row."""
-        return {"row_id": row_id, **self._values(), "gone_seen": 0}
+        return {
+            "row_id": row_id,
+            **snapshot_values(self.snapshot),
+            **told_values(self.told),
+            **dict(zip((*_READ, *_JUDGED), (*self._reading(), *self._judgement()), strict=True)),
+            "gone_seen": 0,
+        }
 
     def judged_row(self, row_id: int) -> dict[str, Any]:
         """The new values of a row that was judged again, not read again."""
-        return {"row_id": row_id, **self._judgement()}
+        return {"row_id": row_id, **dict(zip(_JUDGED, self._judgement(), strict=True))}
 
-    def _values(self) -> dict[str, Any]:
-        return {
-            **snapshot_values(self.snapshot),
-            **told_values(self.told),
-            **self._judgement(),
-            "customer_id": self.customer_id,
-            "asked_at": self.asked_at,
-            "state_hash": self.state_hash,
-            "raw": None if self.raw is None else self.raw.decode("utf-8", "backslashreplace"),
-        }
+    def _reading(self) -> tuple[Any, ...]:
+        raw = None if self.raw is None else self.raw.decode("utf-8", "backslashreplace")
+        return self.customer_id, self.asked_at, self.state_hash, self.raw_mark, raw
 
-    def _judgement(self) -> dict[str, Any]:
+    def _judgement(self) -> tuple[Any, ...]:
         after = self.decision.after
-        return {
-            "situation": after.situation,
-            "cause": after.cause,
-            "next_look_at": self.decision.next_look_at,
-            "seq": self.first_seq + len(self.decision.changes) - 1,
-        }
+        seq = self.first_seq + len(self.decision.changes) - 1
+        return after.situation, after.cause, self.decision.next_look_at, seq
 
     @property
     def first_seq(self) -> int:

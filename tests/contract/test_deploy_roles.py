@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "postgres"
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 PERSONAL = {
     "customers": {"email", "name", "last_name", "reference", "address_mac"},
-    "subscriptions": {"reference", "wallet", "subscription_hash", "manage_link", "bill_tx", "raw"},
+    "subscriptions": {"reference", "wallet", "subscription_hash", "manage_link", "bill_tx", "raw", "raw_mark"},
     "notifications": {"recipient", "letter", "why", "message_id", "address_mac"},
     "attempts": {"detail"},
     "facts": {"body"},

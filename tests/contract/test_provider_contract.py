@@ -53,7 +53,7 @@ class Stage:
     async def walk(self, window: Window = ALL) -> list[Page]:
         pages, cursor = [], None
         while True:
-            page = await self.provider.subscriptions(window, cursor)
+            page = (await self.provider.subscriptions(window, cursor)).whole()
             pages.append(page)
             if not page.next_cursor or len(pages) > 1000:
                 return pages
@@ -166,7 +166,7 @@ class ProviderContract:
             async with stage(seeding.healthy(2)) as on:
                 on.need(Capability.LIST)
                 on.faults.add(act, route="subscriptions")
-                assert (await on.provider.subscriptions(ALL, None)).rows == ()
+                assert (await on.provider.subscriptions(ALL, None)).whole().rows == ()
 
     async def test_an_empty_cursor_is_the_end(self, stage: Stager):
         async with stage(seeding.healthy(120)) as on:

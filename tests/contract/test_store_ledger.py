@@ -43,11 +43,12 @@ from monitor.store.ledger import (
     write_episodes,
 )
 from monitor.store.runs import (
+    PageDone,
     change_run,
     find_run,
     insert_run,
     pages_of,
-    record_page,
+    record_pages,
     run_totals,
     seen_in,
     unfinished_run,
@@ -355,7 +356,7 @@ async def test_only_a_running_run_is_unfinished(store, account):
 
 async def page(conn, run, win: int, n: int, cursor: str | None, seen: list[int], **values: object) -> None:
     row = {"cursor_out": "next", "rows": len(seen), "bad": 0, **values}
-    await record_page(conn, run_id=run.id, win=win, n=n, cursor_in=cursor, seen=seen, **row)
+    await record_pages(conn, run.id, [PageDone(win=win, n=n, cursor_in=cursor, seen=seen, **row)])
 
 
 async def test_pages_tell_where_to_go_on_and_who_was_seen(store, account):
@@ -366,7 +367,7 @@ async def test_pages_tell_where_to_go_on_and_who_was_seen(store, account):
         await page(conn, run, 0, 1, "next", [], cursor_out=None)
         await page(conn, other, 0, 0, None, [99])
         assert await pages_of(conn, run.id) == [(0, 0, "", "next"), (0, 1, "next", None), (1, 0, "", "next")]
-        assert await seen_in(conn, run.id) == {1, 2, 7, 2**31}
+        assert list(await seen_in(conn, run.id)) == [1, 2, 7, 2**31]
         assert (await run_totals(conn, run)) == (5, 0)
 
 

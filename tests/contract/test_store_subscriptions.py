@@ -8,12 +8,12 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.exc import StatementError
 
 from monitor.domain.diff import state_hash
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Status, Told
 from monitor.errors import StoreError
 from monitor.store.schema import customers, events, subscriptions
+from monitor.store.seen import RowIds
 from monitor.store.subscriptions import (
     count_live,
     creation_cuts,
@@ -62,7 +62,7 @@ FULL = Snapshot(
     wallet="0xf1",
     subscription_hash="0xaa01",
     test=True,
-    customer=CustomerSeen("cust-1"),
+    customer=CustomerSeen("cust-1", "cust-1@customer.example"),
 )
 TOLD = Told(
     manage_link="https://qbitflow.example/manage?uuid=1",
@@ -165,17 +165,22 @@ async def test_an_instant_of_any_zone_is_kept_as_utc_and_sorts_as_time_does(stor
 
 
 async def test_a_time_without_a_zone_does_not_reach_the_database(store, account):
-    with pytest.raises(StatementError, match="naive time"):
+    with pytest.raises(ValueError, match="naive time"):
         async with store.write() as conn:
             await a_subscription(conn, account, a_snapshot(created_at=datetime(2026, 4, 1)))
+
+
+def new_rows(*snapshots):
+    names = ("situation", "first_asked_at", "asked_at", "seq", "state_hash")
+    return names, [(one, Told(), (Situation.HEALTHY, NOW, NOW, 0, state_hash(one))) for one in snapshots]
 
 
 async def test_the_same_vendor_id_twice_is_one_row_and_tells_the_late_one_so(store, account):
     async with store.write() as conn:
         first = await a_subscription(conn, account, a_snapshot("sub@1"))
-        values = dict((await conn.execute(select(subscriptions))).mappings().one())
-        values.pop("id")
-        again = await insert_subscriptions(conn, [{**values, "wallet": "late"}, {**values, "ext_id": "sub@2"}])
+        again = await insert_subscriptions(
+            conn, account, *new_rows(a_snapshot("sub@1", wallet="late"), a_snapshot("sub@2"))
+        )
         assert set(again) == {"sub@2"}
         stored = await load_subscriptions(conn, account)
     assert stored["sub@1"].id == first
@@ -223,7 +228,7 @@ async def test_rows_are_updated_together_and_only_in_the_columns_named(store, ac
 
 async def test_nothing_to_insert_is_nothing_done(store, account):
     async with store.write() as conn:
-        assert await insert_subscriptions(conn, []) == {}
+        assert await insert_subscriptions(conn, account, *new_rows()) == {}
         assert await upsert_customers(conn, account, {}) == {}
 
 
@@ -294,7 +299,7 @@ async def test_only_who_had_begun_and_was_known_before_the_sweep_can_be_missing(
         ids = await some_lives(conn, account)
         await a_subscription(conn, account, a_snapshot("fresh", created_at=NOW), first_asked_at=NOW + SECOND)
         live, missing = await unseen_ids(
-            conn, account, {ids["odd"]}, NOW + timedelta(hours=1), known_before=NOW + SECOND
+            conn, account, RowIds([ids["odd"]]), NOW + timedelta(hours=1), known_before=NOW + SECOND
         )
         assert (live, missing) == (3, [ids["active"], ids["ageless"]])
         assert await ext_ids_of(conn, missing) == [(ids["active"], "active"), (ids["ageless"], "ageless")]

@@ -39,7 +39,7 @@ class Served:
         self.ids = ids
 
     async def page(self) -> Page:
-        return await self.provider.subscriptions(ALL, None)
+        return (await self.provider.subscriptions(ALL, None)).whole()
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ async def test_eight_walks_at_once_wait_as_asked_and_call_little_more_than_the_p
         async def walk() -> set[str]:
             seen, cursor = set(), None
             while True:
-                page = await on.provider.subscriptions(ALL, cursor)
+                page = (await on.provider.subscriptions(ALL, cursor)).whole()
                 seen |= {row.ext_id for row, _ in page.rows}
                 cursor = page.next_cursor
                 if cursor is None:

@@ -543,7 +543,7 @@ async def test_after_the_baseline_windows_of_creation_time_see_each_row_also_on_
     assert (report.outcome, report.counts["missing"], report.counts["new"]) == ("complete", 0, 0)
     assert report.counts["rows"] >= 215
     async with stage.db.read() as conn:
-        assert len(await seen_in(conn, report.run_id)) == 215
+        assert len(list(await seen_in(conn, report.run_id))) == 215
     # each inner edge is the creation of a row, which both bounds exclude: only the overlap shows it
     edges = sorted(before for _, before in walks)[:-1]
     created = {sub.created_at.isoformat().replace("+00:00", "Z") for sub in stage.world.subscriptions}

@@ -152,6 +152,7 @@ subscriptions = Table(
     Column("asked_at", Instant, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("state_hash", LargeBinary(16), nullable=False),
+    Column("raw_mark", LargeBinary(16)),
     Column("next_look_at", Instant),
     Column("gone_seen", Integer, nullable=False, server_default=text("0")),
     # what facts told

@@ -67,7 +67,7 @@ def test_the_table_names_every_status_and_every_action():
 
 
 def test_the_rules_stand_in_the_order_of_the_words():
-    assert [situation for situation, _ in RULES] == list(Situation)
+    assert [situation for situation, _, _ in RULES] == list(Situation)
 
 
 @pytest.mark.parametrize("status", [Status.STOPPED, Status.CANCELLED, Status.PAUSED, Status.TRIAL])

@@ -172,6 +172,7 @@ def upgrade() -> None:
         sa.Column("asked_at", Instant(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("state_hash", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("raw_mark", sa.LargeBinary(length=16), nullable=True),
         sa.Column("next_look_at", Instant(), nullable=True),
         sa.Column("gone_seen", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("manage_link", sa.Text(), nullable=True),

@@ -1,0 +1,191 @@
+"""Many rows at once, by the driver's widest door: COPY on PostgreSQL, one statement for many rows on SQLite.
+
+The same transaction, constraints and triggers as ever; only the way of a value to the database is shorter. SQLAlchemy
+asks the type of each column for each value, which for a first sync was most of the work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, String, Table, Text, cast, func, literal, select, text
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitor.store.types import Units, instant_text
+
+_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows a statement on SQLite: few different texts, so that the driver's cache of prepared statements knows them."""
+
+Row = Sequence[Any]
+
+
+async def insert_new(
+    conn: AsyncConnection, table: Table, account_id: int, names: Sequence[str], rows: Sequence[Row]
+) -> dict[str, int]:
+    """Insert rows of one account, which `ext_id` tells apart; returns the row id of each that was inserted.
+
+    An `ext_id` that another transaction inserted meanwhile is left out. Ids are drawn before, since COPY returns none.
+    """
+    key = names.index("ext_id")
+    left = list(rows)
+    while left:
+        ids = await _draw_ids(conn, table, len(left))
+        try:
+            async with conn.begin_nested():
+                numbered = [(row_id, *row) for row_id, row in zip(ids, left, strict=True)]
+                await append(conn, table, ("id", *names), numbered)
+        except IntegrityError:
+            taken = await _taken(conn, table, account_id, [row[key] for row in left])
+            if not taken:
+                raise
+            left = [row for row in left if row[key] not in taken]
+            continue
+        return {row[key]: row_id for row_id, row in zip(ids, left, strict=True)}
+    return {}
+
+
+async def append(conn: AsyncConnection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Insert rows as they are. Raises what SQLAlchemy raises, `IntegrityError` for one that may not be."""
+    if not rows:
+        return
+    driver: Any = (await conn.get_raw_connection()).driver_connection
+    given, plain = _plain(table, names, rows, units_as_text=conn.dialect.name == "sqlite")
+    if conn.dialect.name == "postgresql":
+        statement = _copy_text(table.name, given)
+        with _as_sqlalchemy(conn, statement):
+            async with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                for row in plain:
+                    await copy.write_row(row)
+        return
+    for chunk in _chunks(list(plain)):
+        statement = _insert_text(table.name, given, len(chunk))
+        with _as_sqlalchemy(conn, statement):
+            await (await driver.execute(statement, list(chain.from_iterable(chunk)))).close()
+
+
+def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """`column IN values` as one parameter: a statement of one text, however many there are."""
+    listed = json.dumps(list(values))
+    if conn.dialect.name == "postgresql":
+        element = func.json_array_elements_text(cast(literal(listed, Text()), JSON)).column_valued("listed")
+        kind = Text() if isinstance(column.type, String) else BigInteger()
+        return column == func.any(func.array(select(cast(element, kind)).scalar_subquery()))
+    return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+
+
+async def _draw_ids(conn: AsyncConnection, table: Table, count: int) -> Sequence[int]:
+    if conn.dialect.name == "postgresql":
+        drawn = text(
+            "SELECT array_agg(nextval(pg_get_serial_sequence(:name, 'id'))) FROM generate_series(1, :count)"
+        ).bindparams(name=table.name, count=count)
+        return list((await conn.execute(drawn)).scalar_one())
+    # BEGIN IMMEDIATE: nobody else inserts before we commit
+    last = (await conn.execute(select(func.coalesce(func.max(table.c.id), 0)))).scalar_one()
+    return range(last + 1, last + 1 + count)
+
+
+async def _taken(conn: AsyncConnection, table: Table, account_id: int, keys: Sequence[str]) -> set[str]:
+    statement = select(table.c.ext_id).where(table.c.account_id == account_id, one_of(conn, table.c.ext_id, keys))
+    return set((await conn.execute(statement)).scalars())
+
+
+class _Plainly(dict[type, Callable[[Any], Any] | None]):
+    """How a value of a type is written; None: as it is. Another type must not reach the database."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        if not issubclass(kind, StrEnum):
+            raise TypeError(f"a {kind.__name__} has no column")
+        self[kind] = str.__str__  # the exact text: drivers look an enum up slowly
+        return str.__str__
+
+
+_PLAINLY = _Plainly(
+    {
+        str: None,
+        int: None,
+        bool: None,
+        bytes: None,
+        datetime: instant_text,
+        Decimal: "{:f}".format,
+        timedelta: lambda value: int(value.total_seconds()),
+    }
+)
+
+
+def _plain(
+    table: Table, names: Sequence[str], rows: Sequence[Row], *, units_as_text: bool
+) -> tuple[tuple[str, ...], Iterable[Row]]:
+    """The rows as both drivers take them without asking for a type: text, whole numbers, bytes, nothing.
+
+    It goes by columns, most of which hold one type or nothing; what is nothing in all rows is left to the database.
+    SQLite keeps token amounts as text, since its own numbers end at 64 bits.
+    """
+    given: list[str] = []
+    columns: list[Sequence[Any]] = []
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        column = table.c[name]
+        if column.server_default is None and values.count(None) == len(values):
+            continue
+        given.append(name)
+        if units_as_text and isinstance(column.type, Units):
+            columns.append([None if value is None else str(value) for value in values])
+            continue
+        kinds = {*map(type, values)} - {type(None)}
+        if any(_PLAINLY[kind] is not None for kind in kinds):
+            columns.append([_written(value) for value in values])
+        else:
+            columns.append(values)
+    return tuple(given), zip(*columns, strict=True)
+
+
+def _written(value: Any) -> Any:
+    if value is None:
+        return None
+    write = _PLAINLY[type(value)]
+    return value if write is None else write(value)
+
+
+def _chunks(rows: list[Any]) -> Iterator[list[Any]]:
+    at = 0
+    for size in _CHUNKS:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
+
+
+@lru_cache(maxsize=64)
+def _copy_text(table: str, names: tuple[str, ...]) -> str:
+    return f"COPY {table} ({', '.join(map(_quoted, names))}) FROM STDIN"
+
+
+@lru_cache(maxsize=64)
+def _insert_text(table: str, names: tuple[str, ...], rows: int) -> str:
+    row = f"({', '.join('?' * len(names))})"
+    columns = ", ".join(map(_quoted, names))
+    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * rows)}"  # noqa: S608  # names of our own schema
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+@contextmanager
+def _as_sqlalchemy(conn: AsyncConnection, statement: str) -> Iterator[None]:
+    """The driver's errors as SQLAlchemy raises them: who handles those must not learn of a second door."""
+    base: Any = conn.dialect.dbapi
+    try:
+        yield
+    except base.Error as error:
+        raise DBAPIError.instance(
+            statement, None, error, base.Error, hide_parameters=True, dialect=conn.dialect
+        ) from error
