@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 
 from monitor.domain.letter import Brand
 from monitor.domain.model import Mode
@@ -21,10 +21,10 @@ from monitor.sandbox.mailbox import MailCatcher
 from monitor.sandbox.server import SandboxServer
 from monitor.sandbox.world import World
 from monitor.store.accounts import find_account
-from monitor.store.batches import count_states
 from monitor.store.engine import Database
 from monitor.store.flock import FileLocks
 from monitor.store.revision import upgrade
+from monitor.store.schema import notifications
 from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.dispatch import Delivery, Dispatch
 from monitor.usecases.letters import LetterDesk
@@ -108,7 +108,9 @@ class Stage:
     async def states(self) -> dict[str, int]:
         row = await self.row()
         async with self.db.read() as conn:
-            return await count_states(conn, row.id)
+            n = notifications.c
+            counted = select(n.state, func.count()).where(n.account_id == row.id).group_by(n.state)
+            return {row[0]: row[1] for row in await conn.execute(counted)}
 
     def change(self, **values: object) -> None:
         """Other choices of the account."""

@@ -230,18 +230,6 @@ async def count_open(conn: AsyncConnection, account_id: int) -> int:
     return int((await conn.execute(statement)).scalar_one())
 
 
-async def count_states(conn: AsyncConnection, account_id: int, batch_id: int | None = None) -> dict[str, int]:
-    """Notifications by state."""
-    statement = (
-        select(notifications.c.state, func.count())
-        .where(notifications.c.account_id == account_id)
-        .group_by(notifications.c.state)
-    )
-    if batch_id is not None:
-        statement = statement.where(notifications.c.batch_id == batch_id)
-    return {row[0]: int(row[1]) for row in await conn.execute(statement)}
-
-
 async def _insert(conn: AsyncConnection, *, account_id: int, origin: str, run_id: int | None, now: datetime) -> int:
     made = await conn.execute(
         insert(batches)
