@@ -1,6 +1,6 @@
-"""SIGKILL at any moment: 40 deaths over 1,000 mails, and deaths of whole runs.
+"""SIGKILL at any moment: 40 deaths over 1,500 mails, and deaths of whole runs.
 
-`MONITOR_TEST_SCALE` (default 1) multiplies mails and kills: 5 for 200 deaths over 5,000 mails; a nightly run takes 10.
+`MONITOR_TEST_SCALE` (default 1) multiplies mails and kills: 5 for 200 deaths over 7,500 mails; a nightly run takes 10.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.faults.rig.sink import Act
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
-MAILS = int(1_000 * SCALE)
+MAILS = int(1_500 * SCALE)
 KILLS = int(40 * SCALE)
 
 
