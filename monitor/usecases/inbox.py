@@ -63,6 +63,7 @@ class Inbox:
         self._clock = clock
         self._waiting: list[_Letter] = []
         self._writing: asyncio.Task[None] | None = None
+        self._late: set[asyncio.Task[set[tuple[str, str]]]] = set()
         self._ids: dict[str, int] = {}
         self._noted: dict[str, datetime] = {}
 
@@ -79,21 +80,30 @@ class Inbox:
     async def aclose(self) -> None:
         """Wait until what was put is stored. Idempotent."""
         if self._writing is not None:
-            await asyncio.wait([self._writing])
+            await asyncio.wait([self._writing, *self._late])
 
     async def _write_all(self) -> None:
         while self._waiting:
             letters, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-            try:
-                async with asyncio.timeout(STORE_WITHIN_S):
-                    fresh = await self._store(letters)
-            except TimeoutError:
+            storing = asyncio.create_task(self._store(letters))
+            done, _ = await asyncio.wait([storing], timeout=STORE_WITHIN_S)
+            if not done:
+                self._give_up(storing)
                 _fail(letters, StoreError(f"the database did not answer within {STORE_WITHIN_S:.0f} s"))
+                continue
+            try:
+                fresh = storing.result()
             except Exception as error:  # noqa: BLE001  # whoever waits must hear of it, whatever it is
                 self._ids.clear()  # the account's row may be what is not there
                 _fail(letters, error)
             else:
                 _tell(letters, fresh)
+
+    def _give_up(self, storing: asyncio.Task[set[tuple[str, str]]]) -> None:
+        """Let it end by itself: SQLite's driver gives a lock up only when it has waited its time."""
+        self._late.add(storing)
+        storing.add_done_callback(self._late.discard)
+        storing.cancel()
 
     async def _store(self, letters: Iterable[_Letter]) -> set[tuple[str, str]]:
         """(account, key) of each that is new."""

@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 
 from monitor.clock import SystemClock
 from monitor.domain.model import Mode
+from monitor.errors import StoreError
 from monitor.metrics import Meter
 from monitor.providers.hooks import MAX_BODY_BYTES
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
@@ -228,6 +229,30 @@ async def test_a_database_that_hangs_is_503_in_time(sqlite_url, monkeypatch):
         await conn.execute(text("UPDATE accounts SET name = 'x'"))
         assert (await door.send(CHANGED)).status_code == 503
     assert door.counted() == {"not_stored": 1}
+
+
+async def test_a_sender_that_hangs_up_while_it_is_stored_costs_nobody_else_anything(sqlite_url):
+    db = Database(sqlite_url)
+    inbox, to = Inbox(db, CLOCK), Addressee("acme", "qbitflow-v2", "live")
+    seen = [
+        QBitFlowHooks([SECRET]).read(
+            {"qbitflow-signature": "t=1"}, event(f"evt_{n}", "subscription.statusChanged", {"uuid": SUB})
+        )
+        for n in range(3)
+    ]
+    gone, other = (asyncio.ensure_future(inbox.put(to, one)) for one in seen[:2])
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await other is True
+    async with db.write() as conn:
+        await conn.execute(text("ALTER TABLE facts RENAME TO gone"))
+    gone, other = (asyncio.ensure_future(inbox.put(to, one)) for one in (seen[2], seen[0]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(StoreError):
+        await other
+    await inbox.aclose()
+    await db.aclose()
 
 
 async def test_a_queue_that_is_full_is_503(sqlite_url, monkeypatch):

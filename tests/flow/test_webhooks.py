@@ -256,6 +256,20 @@ async def test_an_api_that_is_down_is_asked_again_ever_later_and_in_the_end_no_m
     assert (await ledger(stage, (await stage.row()).id))[1]
 
 
+@pytest.mark.parametrize("which", ["min", "max"])
+async def test_what_failed_before_counts_also_for_what_is_told_next(play, which):
+    stage = await play(healthy(60))
+    await stage.run()
+    ears = Ears(stage)
+    cause(stage.world, {"low_on_funds": 1})
+    [body] = ears.said()
+    assert await ears.tell([body, body.replace(b"evt_", b"evt_again-")]) == [True, True]
+    async with stage.db.write() as conn:
+        await conn.execute(text(f"UPDATE facts SET tries = 5 WHERE id = (SELECT {which}(id) FROM facts)"))
+        taken = await take_asks(conn, (await stage.row()).id, stage.world.now, stage.world.now + LEASE, 5)
+    assert [ask.tries for ask in taken.asks] == [5]
+
+
 async def test_a_wait_that_the_api_asks_for_is_kept(play):
     stage = await play(healthy(60))
     await stage.run()

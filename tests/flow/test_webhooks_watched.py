@@ -105,6 +105,22 @@ async def test_without_a_secret_nothing_is_expected(stage):
     assert await problem(stage) is None
 
 
+async def test_a_provider_that_tells_nothing_of_endpoints_is_not_asked(stage):
+    stage.world.endpoints.clear()
+    real = stage.account.provider
+
+    class Mute:
+        """The provider without this one question."""
+
+        def __getattr__(self, name: str):
+            if name == "endpoints":
+                raise AttributeError(name)
+            return getattr(real, name)
+
+    stage.change(provider=Mute())
+    assert await problem(stage) is None
+
+
 async def test_an_endpoint_whose_rows_tell_little_is_read(stage):
     stage.faults.add(fault.raw(b'[{"url":"https://x.example/hooks/acme"},{"url":5},{}]'), route="endpoints", times=1)
     assert await stage.account.provider.endpoints() == (EndpointSeen("https://x.example/hooks/acme"), EndpointSeen(""))
