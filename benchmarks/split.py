@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from monitor.providers import qbitflow_v2
+from monitor.providers import reading as pages
 from monitor.providers.http import ApiClient
 from monitor.usecases.pull import Pull
 
@@ -35,8 +36,8 @@ class Split:
         _mark(ApiClient, "get", "fetch")
         _mark(Pull, "_compare", "compare")
         _mark(Pull, "_write", "write")
-        for name in ("read_page", "subscription_row"):
-            _mark_plain(qbitflow_v2, name, "decode")
+        _mark_plain(pages, "read_page", "decode")
+        _mark_plain(qbitflow_v2, "subscription_row", "decode")
         signal.signal(signal.SIGPROF, self._sample)
         signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
         try:
