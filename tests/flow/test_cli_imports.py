@@ -27,6 +27,12 @@ def test_ids_of_a_file_are_read_by_the_next_run_and_the_file_again_changes_nothi
     assert "17 lines: 10 new, 0 changed, 0 known already" in told.stdout
     assert "line 12: no subscription id" in told.stderr
     assert "... and 2 more lines" in told.stderr
+    database = shop.folder / "monitor.db"
+    before = database.read_bytes()
+    plan = shop.told("run", "--dry-run", *NOW)
+    assert plan.returncode == 0, plan.stderr
+    assert database.read_bytes() == before
+    assert "a test key of space v1:5/41" in " ".join(shop.told("check").stdout.split())
     run = shop.told("run", *NOW, "--format", "json")
     assert run.returncode == 0, run.stderr
     counts = json.loads(run.stdout)["accounts"][0]["run"]["counts"]
