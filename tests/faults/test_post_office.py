@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from monitor.store.engine import Database
 from monitor.store.flock import FileLocks
 from monitor.store.schema import attempts, notifications, suppressions
 from monitor.store.transit import Wanted, claim
-from monitor.usecases import post
+from monitor.usecases import marks, post
 from monitor.usecases.context import Tools
 from monitor.usecases.marks import ClaimedMail
 from monitor.usecases.post import PostOffice
@@ -288,17 +289,23 @@ async def test_a_mail_that_was_taken_over_before_its_mark_is_not_sent_and_not_to
 # Marks
 
 
-async def test_the_marks_of_all_connections_are_one_commit(counter):
-    commits: list[str] = []
-    counter.pass_by = lambda name: commits.append(name) if name == "before_mark" else None
-    gate = asyncio.Event()
-    counter.script["RCPT", 1] = counter.script["RCPT", 2] = Act(gate=gate)
-    mails = await counter.claimed(2)
+@pytest.mark.parametrize(("patience", "at_work", "commits"), [(30.0, 2, 1), (0.0, 2, 2), (30.0, 1, 2)])
+async def test_a_mark_waits_a_little_for_those_who_may_ask_soon(counter, monkeypatch, patience, at_work, commits):
+    """Nobody waits for a connection that has nothing to send, nor for long."""
+    monkeypatch.setattr(marks, "GATHER_S", patience)
+    done: list[str] = []
+    monkeypatch.setattr(counter, "pass_by", lambda name: done.append(name) if name == "before_mark" else None)
+    first, second = await counter.claimed(2)
     async with counter.office() as office:
-        asyncio.get_running_loop().call_later(0.05, gate.set)
-        await office.send(mails)
-        await office.finish()
-    assert len(commits) in {2, 3}, "both marks, then both outcomes"
+        office._at_work = at_work
+        one = asyncio.create_task(office._marker.in_data(first))
+        if commits > 1:
+            assert await one == 1
+        else:
+            await asyncio.sleep(0.01)
+        assert await office._marker.in_data(second) == 1
+        assert await one == 1
+    assert len(done) == commits
 
 
 async def test_no_mark_no_body_and_the_error_is_told(counter):
@@ -332,11 +339,13 @@ async def test_who_asks_for_a_mark_after_the_marks_have_ended_is_told_why(counte
     counter.script["RCPT", 2] = Act(gate=rcpt)
     counter.fail["before_mark_commit"] = StoreError("gone")
     mails = await counter.claimed(2)
+    began = time.monotonic()
     with pytest.raises(StoreError, match="gone"):
         async with counter.office() as office:
             await office.send(mails)
             await office.finish()
             asyncio.get_running_loop().call_later(0.05, rcpt.set)
+    assert time.monotonic() - began < post.DRAIN_S / 2, "it does not wait for a mark that never comes"
     assert counter.sink.passes["DATA"] == 0
     assert await counter.states(mails) == [S.CLAIMED, S.CLAIMED]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -255,6 +256,22 @@ async def test_a_mail_that_another_worker_claims_first_is_left_to_it(stage):
     after = await look(stage, mail)
     assert (after.state, after.owner, len(made)) == ("claimed", "another", 1)
     assert stage.mailbox.messages == []
+
+
+async def test_a_mail_that_somebody_has_locked_is_made_once_and_left_for_the_next_pass(postgres_url, tmp_path):
+    async with staged(healthy(20, start=START), postgres_url, tmp_path / "var") as stage:
+        await stage.run()
+        stage.world.advance(MINUTE)
+        cause(stage.world, {FAILED: 2})
+        await stage.run()
+        locked, free = await rows(stage)
+        made: list[int] = []
+        stage.mailer = Meddled(lambda: made.append(1))
+        async with stage.db.write() as conn, asyncio.timeout(20):
+            await conn.execute(select(notifications).where(notifications.c.id == locked.id).with_for_update())
+            assert (await stage.deliver()).sent_ids == [free.id]
+        assert len(made) == 2
+        assert (await stage.deliver()).sent_ids == [locked.id]
 
 
 # Limits and answers
