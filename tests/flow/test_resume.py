@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from monitor.domain.model import RunState
-from monitor.sandbox.entities import Merchant
+from monitor.sandbox import acts
+from monitor.sandbox.entities import Merchant, Status
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.engine import Database
 from monitor.store.schema import runs
+from monitor.store.subscriptions import load_subscriptions
 from tests.harness import staged
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -59,3 +61,16 @@ async def test_a_run_that_is_too_old_to_go_on_is_given_up_judged_and_followed_by
     assert await states(stopped.db) == [RunState.COMPLETE, RunState.ABANDONED, RunState.COMPLETE]
     assert "staged" not in await stopped.states()
     assert (await stopped.deliver()).sent == 3
+
+
+async def test_what_was_told_after_its_page_was_read_is_read_again_by_the_run_that_goes_on(stopped):
+    """The page lies before the stop and the event after it: the finished sweep has not seen it."""
+    world = stopped.world
+    newest = next(sub for sub in reversed(world.subscriptions) if sub.status is Status.ACTIVE and sub.customer)
+    acts.pause(world, newest)
+    world.advance(timedelta(minutes=5))
+    report = await stopped.run()
+    assert (report.outcome, report.resumed) == ("complete", True)
+    async with stopped.db.read() as conn:
+        known = await load_subscriptions(conn, 1, ext_ids=[world.id_of(newest)])
+    assert known[world.id_of(newest)].situation == "paused"

@@ -400,6 +400,29 @@ async def test_an_older_reading_never_overwrites_a_newer_one(play):
     assert "low_on_funds" not in {one[1] for one in happened}
 
 
+async def test_what_was_told_counts_although_the_api_answers_with_an_older_state(play):
+    stage = await play(healthy(60))
+    await stage.run()
+    ears = Ears(stage)
+    [ext_id] = cause(stage.world, {"low_on_funds": 1})["low_on_funds"]
+    old = fault.Answer(body=json.dumps(v2_shapes.Shapes(stage.world).subscription(stage.world.get(ext_id))).encode())
+    said = ears.said()
+    stage.world.advance(timedelta(minutes=1))
+    top_up(stage.world, stage.world.get(ext_id), BILLS_APPROVED * 10**9)
+    assert (await stage.run()).outcome == "complete"
+    async with stage.db.write() as conn:
+        await conn.execute(text("DELETE FROM facts"))
+    await ears.tell(said)
+    stage.faults.add(lambda _call, _answer: old, route="subscription")
+    assert await ears.read() == 1
+    async with stage.db.read() as conn:
+        assert (await conn.execute(select(facts.c.done_at.is_not(None), facts.c.ask_at))).all() == [(True, None)]
+        [now] = (
+            await conn.execute(select(subscriptions.c.situation).where(subscriptions.c.ext_id == ext_id))
+        ).scalars()
+    assert now == "healthy"
+
+
 async def test_a_repeat_and_a_fact_of_another_account_wait_for_nobody(play):
     stage = await play(healthy(60))
     await stage.run()
