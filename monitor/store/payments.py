@@ -11,6 +11,7 @@ from sqlalchemy import Row, bindparam, insert, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.payments import PaymentKind, PaymentSeen, PaymentStatus
+from monitor.store.bulk import insert_new
 from monitor.store.inserting import insert_into
 from monitor.store.schema import accounts, currencies, customers, payment_events, payment_walks, payments
 from monitor.store.views import Filter
@@ -59,17 +60,11 @@ async def payments_to_look_at(conn: AsyncConnection, account_id: int, now: datet
     return [_stored(row) for row in await conn.execute(statement)]
 
 
-async def insert_payments(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Insert; returns the row ids of those that nobody else inserted meanwhile."""
+async def insert_payments(conn: AsyncConnection, account_id: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Insert rows with the same keys; returns the row ids of those that nobody else inserted meanwhile."""
     if not rows:
         return {}
-    statement = (
-        insert_into(conn, payments)
-        .values(list(rows))
-        .on_conflict_do_nothing(index_elements=["account_id", "ext_id"])
-        .returning(payments.c.ext_id, payments.c.id)
-    )
-    return {row.ext_id: row.id for row in await conn.execute(statement)}
+    return await insert_new(conn, payments, account_id, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 async def update_payments(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -144,7 +144,7 @@ async def _observe(
 ) -> None:
     stored = await load_payments(conn, account_id, page, lock=True)
     fresh = {ext_id: seen for ext_id, seen in page.items() if ext_id not in stored}
-    inserted = await insert_payments(conn, [_new_row(account_id, seen, till) for seen in fresh.values()])
+    inserted = await insert_payments(conn, account_id, [_new_row(account_id, seen, till) for seen in fresh.values()])
     walk.new += len(inserted)
     events = [
         _event_row(account_id, row_id, 1, None, fresh[ext_id], verdict, till)
