@@ -175,6 +175,7 @@ async def test_an_id_that_does_not_show_is_found_by_reading(stage):
             return replace(page, unread=replace(page.unread, id_in=lambda _raw: None))
 
     stage.change(provider=Hiding())
+    stage.faults.mangled = {stage.world.id_of(stage.world.subscriptions[31]): "text_for_number"}
     report = await stage.run()
     assert (report.outcome, report.counts["changed"], report.counts["new"]) == ("complete", 0, 0)
-    assert report.counts["missing"] == 0
+    assert (report.counts["bad"], report.counts["missing"]) == (1, 0), "a bad row tells whose it is, too"
