@@ -95,7 +95,7 @@ class TestQBitFlowV1(ProviderContract):
                     clock=SystemClock(),
                     sleep=asyncio.sleep,
                 )
-                listed = {row.ext_id: row for row, _ in (await other.subscriptions(Window(0), None)).rows}
+                listed = {row.ext_id: row for row, _ in (await other.subscriptions(Window(0), None)).whole().rows}
                 await other.aclose()
             assert len(listed) == 64
             for ext_id, theirs in listed.items():
