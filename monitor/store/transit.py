@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from monitor.domain.model import BatchState, NotificationState
 from monitor.store.engine import db_clock_after
-from monitor.store.given import ROWS, as_json, given_rows
+from monitor.store.given import among, as_parameters, given_rows
 from monitor.store.outbox import in_states
 from monitor.store.schema import accounts, batches, notifications
 from monitor.store.types import Instant
@@ -72,7 +72,7 @@ async def claim(conn: AsyncConnection, wanted: Sequence[Wanted], *, owner: str, 
     """
     if not wanted:
         return {}
-    given = {ROWS: _sorted(map(_row, wanted)), "whose": owner}
+    given = {**as_parameters(conn.dialect.name, map(_row, wanted)), "whose": owner}
     return {row.id: row.token for row in await conn.execute(_claim(conn.dialect.name, lease), given)}
 
 
@@ -92,7 +92,7 @@ async def mark_in_data(
     if not mails:
         return {}
     rows = [{"id": mail_id, "token": token, **frozen} for mail_id, token, frozen in mails]
-    given = {ROWS: _sorted(rows), "whose": owner, "begun_at": at}
+    given = {**as_parameters(conn.dialect.name, rows), "whose": owner, "begun_at": at}
     return {row.id: row.copies for row in await conn.execute(_mark(conn.dialect.name, lease), given)}
 
 
@@ -101,7 +101,8 @@ async def settle(conn: AsyncConnection, outcomes: Iterable[Outcome]) -> set[str]
     rows = [_row(one) for one in outcomes]
     if not rows:
         return set()
-    return set((await conn.execute(_settle(conn.dialect.name), {ROWS: _sorted(rows)})).scalars())
+    dialect = conn.dialect.name
+    return set((await conn.execute(_settle(dialect), as_parameters(dialect, rows))).scalars())
 
 
 async def leased(conn: AsyncConnection, account_id: int) -> list[Row[Any]]:
@@ -117,10 +118,6 @@ def _row(one: Wanted | Outcome) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__slots__}  # `asdict` copies deeply, and costs ten times that
 
 
-def _sorted(rows: Iterable[Mapping[str, Any]]) -> str:
-    return as_json(sorted(rows, key=lambda row: row["id"]))
-
-
 @cache
 def _claim(dialect: str, lease: timedelta) -> Update:
     n = notifications.c
@@ -129,15 +126,16 @@ def _claim(dialect: str, lease: timedelta) -> Update:
     free = (
         select(n.id)
         .where(
-            n.id.in_(select(given.c.id)),
+            among(dialect, n.id, given),
             n.state.in_((S.READY, S.AMBIGUOUS)),
             n.batch_id.in_(opened),
         )
         .with_for_update(skip_locked=True, of=notifications)
+        .cte("free")  # as a subquery PostgreSQL would ask it again for every row
     )
     return (
         update(notifications)
-        .where(n.id == given.c.id, n.id.in_(free))
+        .where(n.id == given.c.id, among(dialect, n.id, given), n.id.in_(select(free.c.id)))
         .values(
             state=S.CLAIMED,
             token=n.token + 1,
@@ -159,6 +157,7 @@ def _mark(dialect: str, lease: timedelta) -> Update:
         update(notifications)
         .where(
             n.id == given.c.id,
+            among(dialect, n.id, given),
             n.state == S.CLAIMED,
             n.owner == bindparam("whose", type_=String()),
             n.token == given.c.token,
@@ -199,7 +198,12 @@ def _settle(dialect: str) -> Update:
     )
     return (
         update(notifications)
-        .where(n.id == given.c.id, n.state == given.c.expect, (n.token == given.c.token) | given.c.token.is_(None))
+        .where(
+            n.id == given.c.id,
+            among(dialect, n.id, given),
+            n.state == given.c.expect,
+            (n.token == given.c.token) | given.c.token.is_(None),
+        )
         .values(
             state=given.c.to,
             owner=None,
