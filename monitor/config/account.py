@@ -110,6 +110,7 @@ class Account(Table):
     def _consistent(self) -> Self:
         self._check_key()
         self._check_billing()
+        self._check_single_reads()
         if self.on_behalf_of and self.provider == "qbitflow-v2":
             try:
                 UUID(self.on_behalf_of)
@@ -140,6 +141,12 @@ class Account(Table):
             raise wrong("billing", "is missing; the billing platform needs a table with its tenant_id")
         if self.provider != "billing-platform" and self.billing is not None:
             raise wrong("billing", f"is for the billing platform, and this account is {self.provider}; remove it")
+
+    def _check_single_reads(self) -> None:
+        """What only an API without a list heeds must not stand where nothing reads it: a limit that binds nobody."""
+        for setting in ("read_at_once", "daily_requests"):
+            if self.provider != "qbitflow-v1" and setting in self.model_fields_set:
+                raise wrong(setting, f"is for qbitflow-v1, and this account is {self.provider}; remove it")
 
     @property
     def zone(self) -> ZoneInfo:

@@ -361,6 +361,8 @@ REFUSED = {
         "nil id",
     ),
     "a member of v1 on v2": ("", 'on_behalf_of = "17"', "accounts.acme.on_behalf_of", "is no UUID"),
+    "a budget of v1 on v2": ("", "daily_requests = 5000", "accounts.acme.daily_requests", "is for qbitflow-v1"),
+    "reads of v1 on v2": ("", "read_at_once = 8", "accounts.acme.read_at_once", "is for qbitflow-v1"),
     "a bad reply_to": ("", 'reply_to = "help"', "accounts.acme.reply_to", "is no mail address"),
     "two addresses": ("", 'reply_to = "a@x.example, b@x.example"', "accounts.acme.reply_to", "one address"),
     "a line break in an address": ("", 'reply_to = "A\\u000ab <b@x.example>"', "accounts.acme.reply_to", "address"),
