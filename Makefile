@@ -1,14 +1,14 @@
 # Needs Python 3.11+ and make. Everything else is installed into .venv, once, by hash.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench rivals fmt lock messages generated clean
+.PHONY: help demo test nightly check audit bench rivals fmt lock messages generated clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$each; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Complete by branch is the aim; what killed and forked workers run is not measured yet, hence 98.
+# Where the decisions are, every branch: 99.9, since a branch that only a race takes may be missed once; it is named then.
 COMPLETE := monitor/domain/*,monitor/usecases/*,monitor/store/*
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-emit-package subscription-monitor --quiet
@@ -23,9 +23,12 @@ demo: .venv/.run ## The whole product on this machine in under a minute, no key 
 test: .venv/.dev ## All tests with the coverage they must reach (ARGS=tests/flow: some, without coverage)
 	$(BIN)/python -m pytest -n logical --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=)
 	@$(if $(ARGS),,status=0; \
-	$(BIN)/python -m coverage report --include='$(COMPLETE)' --fail-under=98 || status=1; \
+	$(BIN)/python -m coverage report --include='$(COMPLETE)' --precision=2 --fail-under=99.9 || status=1; \
 	$(BIN)/python -m coverage report --omit='$(COMPLETE)' --fail-under=90 || status=1; \
 	exit $$status)
+
+nightly: .venv/.dev ## The big figures of the promises, full size: 200 kills, 50 seeds of 5,000 rows, 10,000 webhooks (an hour)
+	MONITOR_TEST_SCALE=5 $(BIN)/python -m pytest -n logical --dist worksteal $(if $(ARGS),$(ARGS),tests/faults tests/flow)
 
 check: .venv/.dev ## Lint, format, types, import layers, architecture, documentation
 	$(BIN)/ruff check .

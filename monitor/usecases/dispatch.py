@@ -115,7 +115,8 @@ class Dispatch:
                 self._delivery.stopped_by = self._paused(now)
                 if self._delivery.stopped_by is not None:
                     return
-                ids = await ready_ids(conn, self._row.id, now, CLAIM_AT_ONCE, self._skip)
+                # another worker may have put a mail of ours in doubt whose lease ran out: it is still on our connection
+                ids = await ready_ids(conn, self._row.id, now, CLAIM_AT_ONCE, self._skip | outstanding)
             if not ids and outstanding:
                 await office.finish()
             elif not ids:

@@ -90,8 +90,8 @@ class Marker:
         self._settled: list[Settlement] = []
         self._wake = asyncio.Event()
         self._closing = False
-        self.committed = 0
-        """How many mails are settled for good."""
+        self.outstanding: set[str] = set()
+        """Ids of the mails that were handed in and are not settled for good yet."""
 
     async def in_data(self, mail: ClaimedMail) -> int | None:
         """Commit the mark; returns which copy this is, None when the mail is not ours to send any more."""
@@ -132,7 +132,7 @@ class Marker:
                         future.exception()  # retrieved here too: its waiter may be gone by now
                 raise
             self._posted.settled.extend(settled)
-            self.committed += len(settled)
+            self.outstanding.difference_update(one.mail.id for one in settled)
             for mail, future in asked:
                 if not future.done():
                     future.set_result(copies.get(mail.id))

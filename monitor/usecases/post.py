@@ -63,7 +63,6 @@ class PostOffice:
         self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
         self._clerks: set[asyncio.Task[None]] = set()
         self._at_work = 0
-        self._handed = 0
         self._moved = asyncio.Event()
         self._closing = False
 
@@ -101,13 +100,13 @@ class PostOffice:
         return self._stopped() or self._broken()
 
     @property
-    def outstanding(self) -> int:
-        """How many mails were handed in and are not settled for good yet."""
-        return self._handed - self._marker.committed
+    def outstanding(self) -> frozenset[str]:
+        """Ids of the mails that were handed in and are not settled for good yet."""
+        return frozenset(self._marker.outstanding)
 
     async def send(self, mails: Sequence[ClaimedMail]) -> None:
         """Take these too. Returns while the last of them still wait for a connection: there is time to claim more."""
-        self._handed += len(mails)
+        self._marker.outstanding.update(mail.id for mail in mails)
         for mail in mails:
             self._queue.put_nowait(mail)
         alive = sum(not clerk.done() for clerk in self._clerks)
@@ -117,7 +116,7 @@ class PostOffice:
 
     async def finish(self) -> None:
         """Until all that was handed in is settled for good, or nothing more will leave."""
-        await self._until(lambda: self.outstanding == 0)
+        await self._until(lambda: not self._marker.outstanding)
 
     async def _until(self, met: Callable[[], bool]) -> None:
         while not met() and not self.halted:
@@ -156,6 +155,7 @@ class PostOffice:
     async def _empty_queue(self, session: Session) -> None:
         while not self._stopped() and not self._closing:
             mail = await self._queue.get()
+            self._moved.set()
             if mail is None:
                 return
             if self._stopped():

@@ -6,7 +6,6 @@ seventh and the last by default.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +23,10 @@ from monitor.usecases.run import Run, RunOptions
 from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.worker import WIDE_OPEN
 from tests.harness import Stage, staged
+from tests.scale import sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-EVERY = 1 if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else 7
+EVERY = sized(1, 7)
 PAGES = 100
 ROWS = 2
 BROKEN = {

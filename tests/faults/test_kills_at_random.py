@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 from monitor.sandbox.seeding import healthy
 from tests.faults.rig.scene import KILLED, Forge, Scene, acting
 from tests.faults.rig.sink import Act
+from tests.scale import SCALE
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 MAILS = int(1_500 * SCALE)
 KILLS = int(40 * SCALE)
 

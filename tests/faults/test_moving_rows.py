@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +18,11 @@ from monitor.sandbox.seeding import add_customer, healthy
 from monitor.sandbox.world import World
 from tests.faults.rig.worker import WIDE_OPEN
 from tests.harness import staged
+from tests.scale import SCALE, sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
-ROWS = 5_000 if SCALE > 1 else 120
-SEEDS = {"keyset": range(50 if SCALE > 1 else 12), "offset": range(100, 150 if SCALE > 1 else 106)}
+ROWS = sized(5_000, 120)
+SEEDS = {"keyset": range(sized(50, 12)), "offset": range(100, sized(150, 106))}
 
 
 class Mover:

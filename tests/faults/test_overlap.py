@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,9 +20,9 @@ from monitor.usecases.run import Run, RunOptions
 from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.worker import BUSY, WIDE_OPEN
 from tests.harness import Stage, forever, mac, staged
+from tests.scale import SCALE
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
 STARTS = 50
 ROUNDS = int(6 * SCALE)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -29,11 +28,11 @@ from monitor.web.health import Site
 from monitor.web.hooks import Door, Hooks
 from monitor.web.limiter import Limiter
 from tests.hooks import SUB, event, sign_v1, sign_v2
+from tests.scale import sized
 
 pytestmark = pytest.mark.faults
-SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
-MUTATIONS = 200_000 if SCALE > 1 else 3_000
-OVER_HTTP = 5_000 if SCALE > 1 else 150
+MUTATIONS = sized(200_000, 3_000)
+OVER_HTTP = sized(5_000, 150)
 SECRET = "whsec_acme_0198"
 V1 = {
     "subscriptionUUID": SUB,

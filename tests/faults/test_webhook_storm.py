@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -30,10 +29,10 @@ from monitor.usecases.run import Run, RunOptions
 from tests.crews import charge_of
 from tests.faults.rig.worker import WIDE_OPEN
 from tests.harness import Stage, staged
+from tests.scale import sized
 
 pytestmark = pytest.mark.faults
-SCALE = float(os.environ.get("MONITOR_TEST_SCALE", "1"))
-TRANSITIONS = 10_000 if SCALE > 1 else 24
+TRANSITIONS = sized(10_000, 24)
 DIALECT = QBitFlowHooks(["whsec_acme"])
 TO = Addressee("acme", "qbitflow-v2", "live")
 

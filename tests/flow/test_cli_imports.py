@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
@@ -71,7 +70,6 @@ def test_contacts_of_a_file_are_told_and_a_wrong_file_ends_with_2(shop):
     assert (several.returncode, "--account" in several.stderr) == (2, True)
 
 
-@pytest.mark.skipif(not float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1, reason="MONITOR_TEST_SCALE above 1")
 def test_the_demo_plays_over_api_v1_too(shop):
     told = shop.told("demo", "--provider", "qbitflow-v1")
     assert told.returncode == 0, told.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from monitor.store.schema import metadata, notifications
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.plan import Plan, _facts_hash, dry_run
 from tests.harness import MAILER, Stage
+from tests.scale import sized
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -112,7 +112,7 @@ def planned(made: Plan) -> dict[str, str]:
     return {line.mail.id: words[line.what] for line in made.lines}
 
 
-MANY, DUE = (10_000, 100) if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else (2_500, 40)
+MANY, DUE = sized((10_000, 100), (2_500, 40))
 
 
 @pytest.mark.no_cover  # traced, it would take twice as long and find nothing new

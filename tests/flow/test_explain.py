@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -61,6 +62,18 @@ async def test_a_mail_is_found_by_the_beginning_of_its_id_as_listings_print_it(s
     for nothing in ("", "  "):
         with pytest.raises(ConfigError, match="nothing was asked for: give a subscription's id"):
             await story(stage, nothing)
+
+
+async def test_a_beginning_that_several_mails_share_is_told_and_not_guessed_from(stage):
+    await stage.run()
+    cause(stage.world, {"paused": 17})
+    await stage.run()
+    async with stage.db.read() as conn:
+        firsts = Counter(found[0] for found in (await conn.execute(select(notifications.c.id))).scalars())
+    shared = firsts.most_common(1)[0][0]  # seventeen ids, sixteen digits
+    assert firsts[shared] > 1
+    with pytest.raises(NotFoundError, match=f"several mails begin with {shared}: name more of the id"):
+        await reader(stage).explain(shared)
 
 
 async def set_travel(stage, travel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from monitor.store.schema import batches, episodes, events, facts, notifications
 from monitor.usecases import run as run_module
 from monitor.usecases.observe import Observed, observe
 from monitor.usecases.writing import Pen
+from tests.scale import sized
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)  # 11:00 in Budapest: mails may leave
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -73,7 +73,7 @@ def text_of(caught) -> str:
 # The baseline
 
 
-MANY = 10_000 if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else 2_500
+MANY = sized(10_000, 2_500)
 
 
 @pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
@@ -909,7 +909,7 @@ async def test_a_provider_without_a_log_or_failures_is_walked_all_the_same(play)
     from monitor.providers.base import Capability
 
     stage = await settled(60, play)
-    stage.account.provider.capabilities = frozenset({Capability.LIST})
+    stage.account.provider.capabilities = frozenset({Capability.LIST, Capability.SUBSCRIPTIONS})
     cause(stage.world, {"payment_failed:insufficient_balance": 1})
     stage.faults.requests.clear()
     assert (await stage.run()).outcome == "complete"

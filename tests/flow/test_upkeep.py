@@ -73,7 +73,13 @@ async def test_a_fact_is_kept_for_90_days_after_it_was_used_and_for_ever_before(
     async with stage.db.write() as conn:
         await conn.execute(
             insert(facts).values(
-                account_id=row.id, dedupe_key="one", kind="k", body="{}", received_at=START - days(200), done_at=done
+                account_id=row.id,
+                dedupe_key="one",
+                kind="k",
+                source="webhook",
+                body="{}",
+                received_at=START - days(200),
+                done_at=done,
             )
         )
     await keep_house(stage.tools, START)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,10 +35,11 @@ from monitor.store.schema import (
 from monitor.usecases import read_customers, read_known
 from monitor.usecases.importing import import_contacts, import_ids
 from tests.harness import instantly, staged
+from tests.scale import sized
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-SIZE = 10_000 if float(os.environ.get("MONITOR_TEST_SCALE", "1")) > 1 else 60
+SIZE = sized(10_000, 60)
 EVERYTHING = {
     "low_on_funds": 3,
     "max_amount_reached": 3,
