@@ -7,6 +7,8 @@
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$each; break; }; done)
 BIN := .venv/bin
+# Many tests wait for a process or a database that they started: three for two cores leave none idle.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where the decisions are, every branch: 99.9, since a branch that only a race takes may be missed once; it is named then.
 COMPLETE := monitor/domain/*,monitor/usecases/*,monitor/store/*
@@ -21,14 +23,14 @@ demo: .venv/.run ## The whole product on this machine in under a minute, no key 
 	@$(BIN)/monitor demo
 
 test: .venv/.dev ## All tests with the coverage they must reach (ARGS=tests/flow: some, without coverage)
-	$(BIN)/python -m pytest -n logical --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=)
 	@$(if $(ARGS),,status=0; \
 	$(BIN)/python -m coverage report --include='$(COMPLETE)' --precision=2 --fail-under=99.9 || status=1; \
 	$(BIN)/python -m coverage report --omit='$(COMPLETE)' --fail-under=90 || status=1; \
 	exit $$status)
 
 nightly: .venv/.dev ## The big figures of the promises, full size: 200 kills, 50 seeds of 5,000 rows, 10,000 webhooks (an hour)
-	MONITOR_TEST_SCALE=5 $(BIN)/python -m pytest -n logical --dist worksteal $(if $(ARGS),$(ARGS),tests/faults tests/flow)
+	MONITOR_TEST_SCALE=5 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(ARGS),$(ARGS),tests/faults tests/flow)
 
 check: .venv/.dev ## Lint, format, types, import layers, architecture, documentation
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """A sweep that is cut at any of 100 pages: what was not seen stays as it is, nothing is concluded, a retry converges.
 
 The pages have few rows so that there are 100 of them. It is cut at each with `MONITOR_TEST_SCALE` above 1, at every
-seventh and the last by default.
+eleventh and the last by default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.harness import Stage, staged
 from tests.scale import sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-EVERY = sized(1, 7)
+EVERY = sized(1, 11)
 PAGES = 100
 ROWS = 2
 BROKEN = {
@@ -108,7 +108,7 @@ class Paged:
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize(
-    ("database", "step"), [("sqlite", EVERY), pytest.param("postgres", 21, marks=pytest.mark.postgres)]
+    ("database", "step"), [("sqlite", EVERY), pytest.param("postgres", 3 * EVERY, marks=pytest.mark.postgres)]
 )
 async def test_a_cut_at_any_of_100_pages_leaves_the_unseen_alone_and_converges(
     database: str, step: int, request: pytest.FixtureRequest, tmp_path: Path

@@ -112,7 +112,7 @@ def planned(made: Plan) -> dict[str, str]:
     return {line.mail.id: words[line.what] for line in made.lines}
 
 
-MANY, DUE = sized((10_000, 100), (2_500, 40))
+MANY, DUE = sized((10_000, 100), (1_500, 40))
 
 
 @pytest.mark.no_cover  # traced, it would take twice as long and find nothing new

@@ -16,6 +16,7 @@ from monitor.errors import ConfigError, MailError, UnmailableAddressError
 from monitor.mail.compose import LONGEST_LINE, compose
 from monitor.mail.render import Renderer
 from monitor.mail.samples import all_samples, sample
+from tests.scale import sized
 
 RENDERER = Renderer()
 ONCE = {"From", "To", "Reply-To", "Subject", "Date", "Message-ID", "Auto-Submitted", "Feedback-ID", "Content-Language",
@@ -174,7 +175,7 @@ ADDRESSES = st.one_of(
 )
 
 
-@settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=sized(800, 250), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(all_samples())),
     ADDRESSES,
