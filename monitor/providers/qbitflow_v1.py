@@ -31,7 +31,8 @@ from monitor.errors import ConfigError, ProviderAuthError, ProviderRefusedError,
 from monitor.providers import qbitflow_v1_wire as wire
 from monitor.providers.answers import is_object
 from monitor.providers.base import Capability, CustomerPage, IdPage, UnsupportedError
-from monitor.providers.http import ApiClient, OnRequest
+from monitor.providers.http import OnRequest
+from monitor.providers.qbitflow import qbitflow_client
 from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID, currency_seen
 from monitor.providers.reading import OnBadRow, Reader, bare, read_or_bad, segment
 from monitor.providers.wire import UNREADABLE, RowError, check_row
@@ -39,7 +40,6 @@ from monitor.providers.wire import UNREADABLE, RowError, check_row
 PAID_ROWS, CUSTOMER_ROWS = 50, 100
 """v1 states no maximum; these are v2's for the same lists, and the contract says to stay at or below (3.7)."""
 
-_KEY = re.compile(r"sk_[\x21-\x7e]+")
 _MEMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -66,23 +66,19 @@ class QBitFlowV1(Reader):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Raise `ConfigError` for a key, member or address that could never work. Nothing is asked yet."""
-        if not _KEY.fullmatch(api_key):
-            raise ConfigError(f"accounts.{account}.api_key holds no QBitFlow key: it begins with sk_ and has no spaces")
-        headers = {"X-API-Key": api_key}
-        if on_behalf_of:
-            if not _MEMBER.fullmatch(on_behalf_of):
-                raise ConfigError(
-                    f"accounts.{account}.on_behalf_of must be a member's number on API v1 (not 0), or be left out"
-                )
-            headers["On-Behalf-Of"] = on_behalf_of
+        if on_behalf_of and not _MEMBER.fullmatch(on_behalf_of):
+            raise ConfigError(
+                f"accounts.{account}.on_behalf_of must be a member's number on API v1 (not 0), or be left out"
+            )
         self.requests = self.counted = 0
         self._tell = on_request
-        client = ApiClient(
+        client = qbitflow_client(
             base_url,
-            headers,
+            api_key,
             account=account,
             clock=clock,
             sleep=sleep,
+            on_behalf_of=on_behalf_of,
             on_request=self._count,
             transport=transport,
         )

@@ -31,7 +31,8 @@ from monitor.errors import (
     ProviderRefusedError,
 )
 from monitor.providers.base import Capability
-from monitor.providers.http import ApiClient, OnRequest
+from monitor.providers.http import OnRequest
+from monitor.providers.qbitflow import qbitflow_client
 from monitor.providers.qbitflow_payments import PaymentReader
 from monitor.providers.qbitflow_v2_events import endpoint_seen, event_row, failure_row
 from monitor.providers.qbitflow_v2_wire import (
@@ -50,7 +51,6 @@ PAGE_ROWS = 100
 """The maximum of the subscriptions list and of the event log (contract v2, 2.2 and 5)."""
 FAILURE_ROWS = 50
 
-_KEY = re.compile(r"sk_[\x21-\x7e]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NIL_UUID = re.compile(r"[0-]+")
 
@@ -89,19 +89,15 @@ class QBitFlowV2(PaymentReader):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Raise `ConfigError` for a key, member or address that could never work. Nothing is asked yet."""
-        if not _KEY.fullmatch(api_key):
-            raise ConfigError(f"accounts.{account}.api_key holds no QBitFlow key: it begins with sk_ and has no spaces")
-        headers = {"X-API-Key": api_key}
-        if on_behalf_of:
-            if not _UUID.fullmatch(on_behalf_of) or _NIL_UUID.fullmatch(on_behalf_of):
-                raise ConfigError(f"accounts.{account}.on_behalf_of must be a member's user UUID, or be left out")
-            headers["On-Behalf-Of"] = on_behalf_of
-        client = ApiClient(
+        if on_behalf_of and (not _UUID.fullmatch(on_behalf_of) or _NIL_UUID.fullmatch(on_behalf_of)):
+            raise ConfigError(f"accounts.{account}.on_behalf_of must be a member's user UUID, or be left out")
+        client = qbitflow_client(
             base_url,
-            headers,
+            api_key,
             account=account,
             clock=clock,
             sleep=sleep,
+            on_behalf_of=on_behalf_of,
             on_request=on_request,
             transport=transport,
         )
