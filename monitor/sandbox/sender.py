@@ -139,11 +139,11 @@ class HookSender:
         about = {"subscriptionUUID": ext_id, "subscriptionReference": sub.reference or ""}
         if line.topic is Topic.CREATED:
             link = f"{self._world.merchant.link_base}/manage?uuid={ext_id}"
-            session = {"uuid": ext_id, "txType": "createSubscription", "test": self._world.test}
+            shapes = v1_shapes.Shapes(self._world)
             return {
                 "uuid": ext_id,
-                "status": {"status": "completed"},
-                "session": session,
+                "status": shapes.settled(sub),
+                "session": shapes.checkout(sub),
                 "txType": "createSubscription",
                 "managementPageLink": link,
             }
@@ -151,8 +151,9 @@ class HookSender:
             return {**about, "type": "billing", "data": v1_shapes.Shapes(self._world).bill(sub, line.bill)}
         if line.topic not in (Topic.STATUS_CHANGED, Topic.ACTION_CHANGED):
             return None
+        before = (line.previous_status, None) if line.previous_status else (sub.status, line.previous_action)
         change = {
-            "previousStatus": str(line.previous_status or "active"),
+            "previousStatus": v1_shapes.word_of(*before),
             "currentStatus": v1_shapes.status_of(sub),
             "updatedAt": v2_shapes.instant(line.at),
         }

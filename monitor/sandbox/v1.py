@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from starlette.routing import Route
 
@@ -13,11 +11,12 @@ from monitor.sandbox import acts, mangle, v2_query
 from monitor.sandbox.entities import Reason, Status, Subscription
 from monitor.sandbox.faults import Answer, Call, Faults
 from monitor.sandbox.serving import Front, Handler, answer, dump
+from monitor.sandbox.v1_office import Office, listed
 from monitor.sandbox.v1_shapes import FIRST_MEMBER, FIRST_PRODUCT, Shapes
-from monitor.sandbox.v2_query import ApiError, Place
+from monitor.sandbox.v2_query import ApiError, not_found
 from monitor.sandbox.world import World
 
-_PUBLIC = ("currencies", "history", "status", "unknown")
+_PUBLIC = ("currencies", "main_currencies", "history", "status", "refund_of", "unknown")
 _QUEUE = timedelta(minutes=1)
 _RENAMED = {"subscriptionStatus": "status", "customerUUID": "customerUuid"}
 
@@ -30,10 +29,6 @@ def error_of_v1(error: ApiError, _request_id: str) -> object:
     return {"error": str(error)}
 
 
-def _not_found() -> ApiError:
-    return ApiError(404, "", "resource not found")
-
-
 class V1:
     """The routes of API v1."""
 
@@ -41,7 +36,7 @@ class V1:
         self._world = world
         self._faults = faults
         self.shapes = Shapes(world)
-        self._combined_rows: tuple[tuple[int, int], list[str]] = ((-1, -1), [])
+        self._combined_rows: tuple[tuple[int, int, int], list[str]] = ((-1, -1, -1), [])
         front = Front(faults, authorize=self._authorize, error_body=error_of_v1, clock=clock)
         routes: tuple[tuple[str, str, Handler], ...] = (
             ("user", "/user/", self._user),
@@ -57,7 +52,9 @@ class V1:
             ("products", "/product/", self._products),
             ("product", "/product/id/{id}", self._product),
             ("currencies", "/utils/all-available-currencies", self._currencies),
+            ("main_currencies", "/utils/all-main-currencies", self._currencies),
             ("status", "/transaction/status", self._status),
+            *Office(world, self.shapes, self._member).routes,
         )
         self.routes = [Route(prefix + path, front.endpoint(name, handle)) for name, path, handle in routes]
         self.routes.append(Route(prefix + "/{rest:path}", front.endpoint("unknown", self._unknown)))
@@ -77,13 +74,13 @@ class V1:
             raise ApiError(400, "", "On-Behalf-Of must be a user id")
         member = int(text) - FIRST_MEMBER
         if not 0 <= member < self._world.merchant.members:
-            raise _not_found()
+            raise not_found("resource")
         return member
 
     # Routes
 
     def _unknown(self, _call: Call) -> Answer:
-        raise _not_found()
+        raise not_found("resource")
 
     def _user(self, call: Call) -> Answer:
         return answer({**self.shapes.user(self._member(call)), **self._faults.v1_user})
@@ -92,7 +89,7 @@ class V1:
         sub = self._world.find(call.params["id"])
         hidden = sub is not None and sub.status is Status.CANCELLED and self._faults.v1_cancelled_gone
         if sub is None or hidden or sub.member != self._member(call):
-            raise _not_found()
+            raise not_found("resource")
         return sub
 
     def _row(self, sub: Subscription) -> Answer:
@@ -117,7 +114,7 @@ class V1:
         for sub in self._world.living():
             if sub.reference == wanted and sub.member == member:
                 return self._row(sub)
-        raise _not_found()
+        raise not_found("resource")
 
     def _history(self, call: Call) -> Answer:
         """Public, not paged, and `[]` for an id that nobody knows."""
@@ -150,30 +147,32 @@ class V1:
     def _combined(self, call: Call) -> Answer:
         """Bills and one-time payments, newest first; also of subscriptions that no read shows any more."""
         world = self._world
-        state = (world.bill_count, len(world.subscriptions))
+        paid = [purchase for purchase in world.purchases if purchase.paid_at is not None]
+        state = (world.bill_count, len(world.subscriptions), len(paid))
         if self._combined_rows[0] != state:
-            bills = [(bill.at, bill.n, sub, bill) for sub in world.subscriptions for bill in world.bills_of(sub)]
-            bills.sort(key=lambda one: one[:2], reverse=True)
-            tokens = [currency for currency in world.currencies if currency.main is not None]
-            once = [self.shapes.one_time(product, tokens[0]) for product in world.products]
-            rows = [dump(self.shapes.combined(sub, bill)) for _, _, sub, bill in bills]
-            self._combined_rows = ((world.bill_count, len(world.subscriptions)), rows + [dump(one) for one in once])
-        return _listed(call, self._combined_rows[1], default=10, maximum=50)
+            bills = [(bill, sub) for sub in world.subscriptions for bill in world.bills_of(sub)]
+            rows = [(bill.at, bill.n, self.shapes.combined_bill(sub, bill)) for bill, sub in bills]
+            rows += [(one.paid_at or one.created_at, one.n, self.shapes.combined_payment(one)) for one in paid]
+            rows.sort(key=lambda one: one[:2], reverse=True)
+            self._combined_rows = (state, [dump(row) for _, _, row in rows])
+        return listed(call, self._combined_rows[1], default=10, maximum=50)
 
     def _customer_of(self, call: Call) -> Answer:
-        sub = self._found(call)
-        if sub.customer is None:
-            raise _not_found()
-        return answer(self.shapes.customer(sub.customer))
+        n = self._world.ids.read("payment", call.params["id"])
+        bought = n is not None and n < len(self._world.purchases)
+        customer = (self._world.purchases[n or 0] if bought else self._found(call)).customer
+        if customer is None:
+            raise not_found("resource")
+        return answer(self.shapes.customer(customer))
 
     def _customers(self, call: Call) -> Answer:
         shown = [one for one in reversed(self._world.customers) if not one.deleted]
-        return _listed(call, [dump(self.shapes.customer(one)) for one in shown], default=10, maximum=100)
+        return listed(call, [dump(self.shapes.customer(one)) for one in shown], default=10, maximum=100)
 
     def _customer(self, call: Call) -> Answer:
         n = self._world.ids.read("customer", call.params["id"])
         if n is None or n >= len(self._world.customers) or self._world.customers[n].deleted:
-            raise _not_found()
+            raise not_found("resource")
         return answer(self.shapes.customer(self._world.customers[n]))
 
     def _products(self, _call: Call) -> Answer:
@@ -183,27 +182,21 @@ class V1:
         text = call.params["id"]
         n = int(text) - FIRST_PRODUCT if text.isdecimal() else -1
         if not 0 <= n < len(self._world.products):
-            raise _not_found()
+            raise not_found("resource")
         return answer(self.shapes.product(self._world.products[n]))
 
     def _currencies(self, call: Call) -> Answer:
         test = v2_query.flag_of(call.query, "test") or False
         tokens = self._world.currencies if test == self._world.test else []
-        return answer([self.shapes.currency(currency) for currency in tokens])
+        shown = [token for token in tokens if token.main is None or call.route == "currencies"]
+        return answer([self.shapes.currency(currency) for currency in shown])
 
     def _status(self, call: Call) -> Answer:
-        """Of a subscription's checkout: done, once it exists."""
-        if self._world.find(call.query.get("txUUID", "")) is None:
-            raise _not_found()
-        shape: dict[str, Any] = {"status": "completed", "type": call.query.get("txType", "")}
-        return answer({**shape, "txHash": ""})
-
-
-def _listed(call: Call, rows: Sequence[str], *, default: int, maximum: int) -> Answer:
-    """A page; its cursor names a place, which the contract does not forbid: what comes meanwhile shifts rows."""
-    limit = v2_query.limit_of(call.query, default=default, maximum=maximum)
-    after = v2_query.place_of(call.query.get("cursor"))
-    begin, page = (after.row, after.page) if after else (0, 1)
-    more = begin + limit < len(rows)
-    cursor = Place(begin + limit, page + 1).cursor() if more else None
-    return Answer(rows=tuple(rows[begin : begin + limit]), next_cursor=cursor)
+        """Of a checkout: a subscription's is done once the subscription exists."""
+        ext_id = call.query.get("txUUID", "")
+        sub, n = self._world.find(ext_id), self._world.ids.read("payment", ext_id)
+        if sub is not None:
+            return answer(self.shapes.settled(sub))
+        if n is None or n >= len(self._world.purchases):
+            raise not_found("resource")
+        return answer(self.shapes.stand(self._world.purchases[n]))

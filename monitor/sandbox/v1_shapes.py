@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from monitor.sandbox.chain import ChainKind
-from monitor.sandbox.entities import Action, Bill, Currency, Customer, Product, Status, Subscription
+from monitor.sandbox.entities import Action, Bill, Currency, Customer, Product, Purchase, Status, Subscription
 from monitor.sandbox.naming import evm_address, hash_of, solana_address
 from monitor.sandbox.v2_shapes import ZERO_TIME, instant, number, usd_of
 from monitor.sandbox.world import World
@@ -22,20 +22,24 @@ ORGANIZATION = 5
 FIRST_USER, FIRST_MEMBER = 41, 101
 FIRST_PRODUCT = 12
 _ELSEWHERE = timezone(timedelta(hours=2))
+_NOT_COMBINED = {"reference", "organizationId", "userId"}
 _ACTIVE, _LOW, _WAITING, _FAILED = "active", "low_on_funds", "pending", "past_due"
 
 
 def status_of(sub: Subscription) -> str:
-    """One word for status and action; where two hold, the one that blocks the bill (the contract leaves it open)."""
-    if sub.status_text is not None:
-        return sub.status_text
-    if sub.status in (Status.TRIAL, Status.TRIAL_EXPIRED, Status.CANCELLED, Status.PAUSED):
-        return str(sub.status)
-    if sub.action is Action.RAISE_MAXIMUM:
+    """v1's one word for its status and action."""
+    return sub.status_text if sub.status_text is not None else word_of(sub.status, sub.action)
+
+
+def word_of(status: Status, action: Action | None) -> str:
+    """One word for both; where two hold, the one that blocks the bill (the contract leaves it open)."""
+    if status in (Status.TRIAL, Status.TRIAL_EXPIRED, Status.CANCELLED, Status.PAUSED):
+        return str(status)
+    if action is Action.RAISE_MAXIMUM:
         return _WAITING
-    if sub.status is Status.PAST_DUE:
+    if status is Status.PAST_DUE:
         return _FAILED
-    return _LOW if sub.action is Action.TOP_UP_ALLOWANCE else _ACTIVE
+    return _LOW if action is Action.TOP_UP_ALLOWANCE else _ACTIVE
 
 
 class Shapes:
@@ -52,7 +56,7 @@ class Shapes:
             "id": FIRST_USER if member is None else FIRST_MEMBER + member,
             "name": self._world.merchant.name,
             "lastName": "",
-            "email": "owner@merchant.example",
+            "email": "owner@merchant.example" if member is None else f"member{member}@merchant.example",
             "createdAt": made_at,
             "updatedAt": made_at,
             "organizationId": ORGANIZATION,
@@ -134,14 +138,67 @@ class Shapes:
             minimumCancellationDate=_instant(sub.minimum_cancellation_at),
         )
 
+    def checkout(self, sub: Subscription) -> Json:
+        """The checkout session that made a subscription (contract v1, 7.1), as its owner sees it."""
+        product = sub.product
+        shape: Json = {
+            "uuid": self._ids.subscription(sub.n),
+            "productId": FIRST_PRODUCT + product.n,
+            "productName": product.name,
+            "description": product.description,
+            "price": number(sub.price_usd or product.price_usd),
+            "organizationId": ORGANIZATION,
+            "organizationName": self._world.merchant.name,
+            "feeBps": 75,
+            "txType": "createSubscription",
+            "test": self._world.test,
+            "availableCurrencies": [token.id for token in self._world.currencies if token.main is not None],
+            "frequency": int(sub.frequency.total_seconds()),
+        }
+        trial = None if product.trial is None else int(product.trial.total_seconds())
+        named = None if sub.customer is None else self._ids.customer(sub.customer.n)
+        return _put(shape, reference=sub.reference, customerUUID=named, trialPeriod=trial)
+
+    def settled(self, sub: Subscription) -> Json:
+        """The status of the transaction that made it (contract v1, 3.4)."""
+        return {"status": "completed", "txHash": hash_of(self._world.seed, sub.n, 1)}
+
+    def stand(self, purchase: Purchase) -> Json:
+        """The status of a one-time payment's transaction; the text of a failed one is the chain's."""
+        if purchase.paid_at is not None:
+            return {"status": "completed", "txHash": hash_of(self._world.seed, purchase.n, 7)}
+        return {"status": "failed", "txHash": "", "message": str(purchase.category)}
+
     def bill(self, sub: Subscription, bill: Bill) -> Json:
         """A paid bill of the history."""
         shape = self._transfer(sub, bill)
         shape |= {"subscriptionUUID": self._ids.subscription(sub.n), "metadata": self._metadata(sub, bill)}
         return _put(shape, customerUUID=None if sub.customer is None else self._ids.customer(sub.customer.n))
 
-    def combined(self, sub: Subscription, bill: Bill) -> Json:
-        """The same as a row of the combined list, where everybody has a customer: the nil UUID for nobody."""
+    def payment(self, purchase: Purchase) -> Json:
+        """A one-time payment that was paid; of an inline product, so that no number names it."""
+        currency = purchase.currency
+        shape: Json = {
+            "uuid": self._ids.payment(purchase.n),
+            "createdAt": instant(purchase.paid_at or purchase.created_at),
+            "from": self._address(currency.kind, 900 + purchase.n),
+            "to": self._address(currency.kind, 1),
+            "name": purchase.product.name,
+            "description": purchase.product.description,
+            "amount": number(purchase.product.price_usd),
+            "amountMinUnits": str(purchase.amount),
+            "currencyId": currency.id,
+            "currency": self.currency(currency),
+            "test": self._world.test,
+            "transactionHash": hash_of(self._world.seed, purchase.n, 7),
+            "organizationId": ORGANIZATION,
+            "userId": 0,
+        }
+        named = None if purchase.customer is None else self._ids.customer(purchase.customer.n)
+        return _put(shape, reference=purchase.reference, customerUUID=named)
+
+    def combined_bill(self, sub: Subscription, bill: Bill) -> Json:
+        """A bill as a row of the combined list, where everybody has a customer: the nil UUID for nobody."""
         return {
             "source": "subscription_history",
             **self._transfer(sub, bill),
@@ -150,28 +207,11 @@ class Shapes:
             "metadata": None if bill.n % 2 else self._metadata(sub, bill),
         }
 
-    def one_time(self, product: Product, currency: Currency) -> Json:
-        """A one-time payment of the combined list: no subscription, nobody known."""
-        units = int(product.price_usd / self._world.prices[currency.id] * 10**currency.decimals)
-        return {
-            "source": "payment",
-            "uuid": f"pay@{self._ids.product(product.n)}",
-            "createdAt": instant(product.created_at),
-            "from": self._address(currency.kind, 900 + product.n),
-            "to": self._address(currency.kind, 1),
-            "name": product.name,
-            "description": product.description,
-            "amount": number(product.price_usd),
-            "amountMinUnits": str(units),
-            "currencyId": currency.id,
-            "currency": self.currency(currency),
-            "productId": None,
-            "transactionHash": hash_of(self._world.seed, product.n, 5),
-            "customerUUID": NOBODY,
-            "subscriptionUUID": None,
-            "test": self._world.test,
-            "metadata": None,
-        }
+    def combined_payment(self, purchase: Purchase) -> Json:
+        """A one-time payment as a row of that list, which names no reference."""
+        shape = {key: value for key, value in self.payment(purchase).items() if key not in _NOT_COMBINED}
+        nobody = {"customerUUID": NOBODY, "subscriptionUUID": None, "productId": None, "metadata": None}
+        return {"source": "payment", **nobody, **shape}
 
     def _transfer(self, sub: Subscription, bill: Bill) -> Json:
         currency = sub.wallet.currency

@@ -169,6 +169,8 @@ class TestQBitFlowV1(ProviderContract):
             assert isinstance(on.provider, KnownReader)
             gone = on.world.get(min(on.ids()))
             acts.remove(gone)
+            for product in on.world.products:
+                acts.purchase(on.world, None, product)
             ids, sizes, cursor = [], [], None
             while True:
                 page = await on.provider.paid_ids(cursor)
