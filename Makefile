@@ -9,6 +9,8 @@ PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; d
 BIN := .venv/bin
 # Many tests wait for a process or a database that they started: three for two cores leave none idle.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
+# Some machines forbid Python to keep compiled files; each of hundreds of started processes would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where the decisions are, every branch: 99.9, since a branch that only a race takes may be missed once; it is named then.
 COMPLETE := monitor/domain/*,monitor/usecases/*,monitor/store/*
