@@ -28,10 +28,12 @@ class Classified:
 
 def classify(snapshot: Snapshot, told: Told, now: datetime) -> Classified:
     """The situation of one subscription at `now`, from its snapshot and what facts told."""
-    situation = next(
-        situation for situation, test in _OF_STATUS[snapshot.status] if test is None or test(snapshot, told, now)
-    )
-    return Classified(situation, *_detail(situation, snapshot, told))
+    conditional, situation = _OF_STATUS[snapshot.status]
+    for candidate, test in conditional:
+        if test(snapshot, told, now):
+            situation = candidate
+            break
+    return _PLAIN.get(situation) or Classified(situation, *_detail(situation, snapshot, told))
 
 
 def cause_of(snapshot: Snapshot, told: Told) -> Cause:
@@ -106,9 +108,24 @@ RULES: tuple[tuple[Situation, frozenset[Status], _Test | None], ...] = (
 )
 """Situation, the statuses that it can have, and what else must hold (None: nothing)."""
 
-_OF_STATUS = {
-    status: tuple((situation, test) for situation, statuses, test in RULES if status in statuses) for status in Status
+
+def _rules_of(status: Status) -> tuple[tuple[tuple[Situation, _Test], ...], Situation]:
+    """The situations that something more must hold for, in order, and the first that needs nothing more."""
+    rules = [(situation, test) for situation, statuses, test in RULES if status in statuses]
+    first = next(place for place, (_, test) in enumerate(rules) if test is None)
+    return tuple((situation, test) for situation, test in rules[:first] if test is not None), rules[first][0]
+
+
+_OF_STATUS = {status: _rules_of(status) for status in Status}
+_DETAILED = {
+    Situation.MAX_AMOUNT_REACHED,
+    Situation.PAYMENT_FAILED,
+    Situation.CANCELLED,
+    Situation.STOPPED,
+    Situation.LOW_ON_FUNDS,
 }
+_PLAIN = {situation: Classified(situation) for situation in Situation if situation not in _DETAILED}
+"""Nearly all rows are healthy: one value serves them all."""
 
 
 def _detail(situation: Situation, snapshot: Snapshot, told: Told) -> tuple[Cause | None, str]:
@@ -119,6 +136,4 @@ def _detail(situation: Situation, snapshot: Snapshot, told: Told) -> tuple[Cause
         return cause, cause.value
     if situation in {Situation.CANCELLED, Situation.STOPPED}:
         return None, (snapshot.cancel_reason or CancelReason.UNKNOWN).value
-    if situation is Situation.LOW_ON_FUNDS:
-        return None, "allowance" if snapshot.action is Action.TOP_UP_ALLOWANCE else BALANCE
-    return None, ""
+    return None, "allowance" if snapshot.action is Action.TOP_UP_ALLOWANCE else BALANCE

@@ -16,12 +16,11 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, Table, Text, cast, func, literal, select, text
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, Table, Text, any_, func, literal, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.store.types import Units, instant_text
+from monitor.store.types import Units, instant_text, instant_texts
 
 _CHUNKS = (256, 64, 16, 4, 1)
 """Rows a statement on SQLite: few different texts, so that the driver's cache of prepared statements knows them."""
@@ -75,18 +74,18 @@ async def append(conn: AsyncConnection, table: Table, names: Sequence[str], rows
 
 def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
     """`column IN values` as one parameter: a statement of one text, however many there are."""
-    listed = json.dumps(list(values))
     if conn.dialect.name == "postgresql":
-        element = func.json_array_elements_text(cast(literal(listed, Text()), JSON)).column_valued("listed")
         kind = Text() if isinstance(column.type, String) else BigInteger()
-        return column == func.any(func.array(select(cast(element, kind)).scalar_subquery()))
-    return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+        return column == any_(literal(list(values), ARRAY(kind)))
+    return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
 
 
 async def _draw_ids(conn: AsyncConnection, table: Table, count: int) -> Sequence[int]:
     if conn.dialect.name == "postgresql":
+        # the sequence is looked up once: beside `nextval` it would be for each id
         drawn = text(
-            "SELECT array_agg(nextval(pg_get_serial_sequence(:name, 'id'))) FROM generate_series(1, :count)"
+            "SELECT array_agg(nextval(named.sequence)) FROM generate_series(1, :count), "
+            "(SELECT pg_get_serial_sequence(:name, 'id')::regclass AS sequence OFFSET 0) named"
         ).bindparams(name=table.name, count=count)
         return list((await conn.execute(drawn)).scalar_one())
     # BEGIN IMMEDIATE: nobody else inserts before we commit
@@ -99,8 +98,12 @@ async def _taken(conn: AsyncConnection, table: Table, account_id: int, keys: Seq
     return set((await conn.execute(statement)).scalars())
 
 
-class _Plainly(dict[type, Callable[[Any], Any] | None]):
-    """How a value of a type is written; None: as it is. Another type must not reach the database."""
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+class _Plainly(dict[type, Callable[[Any], Any]]):
+    """How a value of a type is written. Another type must not reach the database."""
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
         if not issubclass(kind, StrEnum):
@@ -111,10 +114,10 @@ class _Plainly(dict[type, Callable[[Any], Any] | None]):
 
 _PLAINLY = _Plainly(
     {
-        str: None,
-        int: None,
-        bool: None,
-        bytes: None,
+        str: _as_it_is,
+        int: _as_it_is,
+        bool: _as_it_is,
+        bytes: _as_it_is,
         datetime: instant_text,
         Decimal: "{:f}".format,
         timedelta: lambda value: int(value.total_seconds()),
@@ -140,19 +143,24 @@ def _plain(
         if units_as_text and isinstance(column.type, Units):
             columns.append([None if value is None else str(value) for value in values])
             continue
-        kinds = {*map(type, values)} - {type(None)}
-        if any(_PLAINLY[kind] is not None for kind in kinds):
-            columns.append([_written(value) for value in values])
-        else:
-            columns.append(values)
+        columns.append(_written(values))
     return tuple(given), zip(*columns, strict=True)
 
 
-def _written(value: Any) -> Any:
-    if value is None:
-        return None
-    write = _PLAINLY[type(value)]
-    return value if write is None else write(value)
+def _written(values: Sequence[Any]) -> Sequence[Any]:
+    """A column as drivers take it; nearly always its values are of one type, or nothing."""
+    kinds = {*map(type, values)} - {type(None)}
+    if kinds == {datetime}:
+        return instant_texts(values)
+    writers = {_PLAINLY[kind] for kind in kinds}
+    if writers <= {_as_it_is}:
+        return values
+    write = writers.pop() if len(writers) == 1 else _by_its_type
+    return [None if value is None else write(value) for value in values]
+
+
+def _by_its_type(value: Any) -> Any:
+    return _PLAINLY[type(value)](value)
 
 
 def _chunks(rows: list[Any]) -> Iterator[list[Any]]:

@@ -25,6 +25,15 @@ class RowIds:
             low = row_id & _MASK
             block[low >> 3] |= 1 << (low & 7)
 
+    def others_of(self, ids: Iterable[int]) -> list[int]:
+        """Those of these ids that are not in."""
+        blocks, nobody = self._blocks, bytes(1 << (_BITS - 3))
+        return [
+            row_id
+            for row_id in ids
+            if not blocks.get(row_id >> _BITS, nobody)[(row_id & _MASK) >> 3] & 1 << (row_id & 7)
+        ]
+
     def __contains__(self, row_id: int | None) -> bool:
         if row_id is None:
             return False  # an id that has no row yet

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 
+import msgspec
 from sqlalchemy import BigInteger, Dialect, Integer, Numeric, String
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -13,20 +14,32 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 RowId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER PRIMARY KEY by itself
 
 
+_WHOLE_SECONDS, _WITH_MICROSECONDS = len("2026-01-31T23:59:59Z"), len("2026-01-31T23:59:59.123456Z")
 _NAIVE = "a naive time must not reach the database"
 
 
-@lru_cache(maxsize=1024)
 def instant_text(value: datetime) -> str:
-    """An aware instant as SQLite keeps it and PostgreSQL reads it. Raises `ValueError` for a naive one.
-
-    Most instants of a row stand there twice, and those of a page's request in all its rows.
-    """
+    """An aware instant as SQLite keeps it and PostgreSQL reads it. Raises `ValueError` for a naive one."""
     if value.tzinfo is not UTC:
         if value.tzinfo is None:
             raise ValueError(_NAIVE)
         value = value.astimezone(UTC)
     return value.isoformat(timespec="microseconds")
+
+
+def instant_texts(values: Sequence[datetime | None]) -> list[str | None]:
+    """`instant_text` of a whole column: `isoformat` takes ten times as long as reading the row that it stands in."""
+    written: list[str | None] = []
+    for value, text in zip(values, msgspec.to_builtins(values), strict=True):
+        if value is None:
+            written.append(None)
+        elif len(text) == _WITH_MICROSECONDS:
+            written.append(f"{text[:-1]}+00:00")
+        elif len(text) == _WHOLE_SECONDS:
+            written.append(f"{text[:-1]}.000000+00:00")
+        else:  # no Z at its end: of another zone, or of none
+            written.append(instant_text(value))
+    return written
 
 
 class Instant(TypeDecorator[datetime]):

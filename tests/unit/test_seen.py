@@ -17,6 +17,8 @@ def test_what_was_added_is_in_and_nothing_else():
     assert list(ids) == sorted(some)
     assert [n for n in range(131_072) if n in ids] == sorted(n for n in some if n < 131_072)
     assert 2**62 - 1 not in ids
+    asked = [*range(131_072), 2**31, 2**62 - 1]
+    assert ids.others_of(asked) == [n for n in asked if n not in some]
     assert None not in ids
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import hmac
 import stat
 from datetime import UTC, datetime, time, timedelta
@@ -11,12 +12,13 @@ import pytest
 
 from monitor.clock import SystemClock
 from monitor.config import PaymentFields, Settings
+from monitor.config.tables import DatabaseSettings
 from monitor.domain.model import Mode
 from monitor.errors import ConfigError
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
 from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import Refusal, Told
-from monitor.wiring import address_mac, build_account, hook_dialect, loaded_secrets, prepare_state_dir
+from monitor.wiring import Schema, address_mac, build_account, hook_dialect, loaded_secrets, prepare_state_dir, wired
 
 KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"
 
@@ -157,3 +159,11 @@ def test_every_part_of_how_the_billing_platform_signs_reaches_its_verifier(tmp_p
         dialect.refusal({"x-sig": f"hmac={made}", "x-time": stamp}, body, now + timedelta(seconds=1)) is Refusal.STALE
     )
     assert dialect.read({}, body).told is Told.FACT
+
+
+async def test_a_process_looks_for_garbage_cycles_seldom_while_it_works_and_as_before_afterwards(tmp_path):
+    before = gc.get_threshold()
+    chosen = settings(tmp_path).model_copy(update={"database": DatabaseSettings(url=f"sqlite:///{tmp_path}/m.db")})
+    async with wired(chosen, schema=Schema.UNTOUCHED):
+        assert gc.get_threshold()[0] > 50 * before[0]
+    assert gc.get_threshold() == before
