@@ -1,7 +1,7 @@
-"""A sweep that is cut at any of 100 pages: what was not seen stays as it is, nothing is concluded, a retry converges.
+"""A sweep that is cut at any of its pages: what was not seen stays as it is, nothing is concluded, a retry converges.
 
-The pages have few rows so that there are 100 of them. It is cut at each with `MONITOR_TEST_SCALE` above 1, at every
-eleventh and the last by default.
+The pages have few rows so that there are many. With `MONITOR_TEST_SCALE` above 1 it is cut at each of 100, else at every
+fourth of 40.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from tests.harness import Stage, staged
 from tests.scale import sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-EVERY = sized(1, 11)
-PAGES = 100
+PAGES, EVERY = sized((100, 1), (40, 4))
 ROWS = 2
 BROKEN = {
     "cut before the answer": faults.dropped(),
@@ -61,7 +60,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Paged:
-    """A stage with 100 pages, and what a page shows. Page 1 has the newest rows."""
+    """A stage with many pages, and what a page shows. Page 1 has the newest rows."""
 
     def __init__(self, on: Stage) -> None:
         self.on = on
@@ -110,7 +109,7 @@ class Paged:
 @pytest.mark.parametrize(
     ("database", "step"), [("sqlite", EVERY), pytest.param("postgres", 3 * EVERY, marks=pytest.mark.postgres)]
 )
-async def test_a_cut_at_any_of_100_pages_leaves_the_unseen_alone_and_converges(
+async def test_a_cut_at_any_page_leaves_the_unseen_alone_and_converges(
     database: str, step: int, request: pytest.FixtureRequest, tmp_path: Path
 ):
     """The kinds of cuts take turns; PostgreSQL, which has less to do with it, gets some."""
@@ -152,7 +151,7 @@ async def test_a_list_that_ends_early_without_an_error_is_no_proof_of_absence(
         on.change(guard=STRICT)
         await on.run()
         paged = Paged(on)
-        for page in (1, 50, 92, 100):
+        for page in (1, PAGES // 2, PAGES - PAGES * 8 // 100, PAGES):
             unseen = paged.toggle(page)
             on.faults.add(SHORT[kind], route="subscriptions", page=page)
             cut = await on.run()
@@ -173,7 +172,7 @@ async def test_killed_at_ever_later_pages_the_next_start_goes_on(sqlite_url: str
     """Each start dies some pages later than the one before, with the pages since the last commit; then one ends."""
     async with acting(healthy(PAGES * ROWS), sqlite_url, tmp_path, forge) as scene:
         scene.cause(cancelled__customer=20)
-        for page in range(1, PAGES + 1, 7):
+        for page in range(1, PAGES + 1, PAGES // 10):
             code, _ = await scene.work(kill_at="after_page_fetch", kill_pass=page, page_rows=ROWS, stages=("run",))
             assert code in {0, KILLED}
         await scene.done(page_rows=ROWS)

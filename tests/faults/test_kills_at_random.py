@@ -14,11 +14,11 @@ import pytest
 from monitor.sandbox.seeding import healthy
 from tests.faults.rig.scene import KILLED, Forge, Scene, acting
 from tests.faults.rig.sink import Act
-from tests.scale import SCALE
+from tests.scale import SCALE, sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
-MAILS = int(1_500 * SCALE)
-KILLS = int(40 * SCALE)
+MAILS = sized(7_500, 1_000)
+KILLS = sized(200, 24)
 
 
 async def killed_after(scene: Scene, seconds: float, *, in_bodies: bool = False, **job) -> int:

@@ -71,8 +71,8 @@ async def by_cron_daily(stage) -> None:
 
 
 async def by_cron_every_minute(stage) -> None:
-    """Every minute where something happens; of the quiet ones in between, one in four hours stands for all."""
-    quiet = [START + timedelta(hours=4 * turn) for turn in range(DAYS * 6 + 1)]
+    """Every minute where something happens; of the quiet ones in between, one in eight hours stands for all."""
+    quiet = [START + timedelta(hours=8 * turn) for turn in range(DAYS * 3 + 1)]
     busy = [at + timedelta(minutes=minute) for at in HAPPENINGS for minute in (1, 2)]
     for at in sorted({*quiet, *busy}):
         stage.world.advance(to=at)
