@@ -13,7 +13,7 @@ GRANT SELECT, INSERT, UPDATE ON
     products, run_pages, runs, subscriptions
     TO monitor_worker;
 -- Rows that expire or are taken back.
-GRANT SELECT, INSERT, UPDATE, DELETE ON facts, quarantine, suppressions TO monitor_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON facts, quarantine, suppressions, usages TO monitor_worker;
 -- Written once: the ledger, and the texts that were mailed.
 GRANT SELECT, INSERT ON attempts, events, payment_events, templates TO monitor_worker;
 -- The key to the ledger is the owner's: the trigger only looks whether it is there.
@@ -22,7 +22,7 @@ GRANT SELECT ON alembic_version, ledger_unlock TO monitor_worker;
 -- The reader: tables without personal data,
 GRANT SELECT ON
     accounts, alembic_version, batches, currencies, discovered, episodes, events, instance, locks, payment_events,
-    payment_walks, products, run_pages, runs, suppressions, templates
+    payment_walks, products, run_pages, runs, suppressions, templates, usages
     TO monitor_reader;
 -- and of the others what tells nothing about a person.
 GRANT SELECT (id, account_id, ext_id, locale, zone, deleted, erased_at, read_at) ON customers TO monitor_reader;
@@ -30,7 +30,7 @@ GRANT SELECT (
     id, account_id, ext_id, customer_id, created_at, status, status_raw, provider, action, action_raw, product_ext_id,
     currency_ext_id, price_usd, frequency, allowance, allowance_usd, maximum, current_period_end_at, last_billing_at, next_billing_at,
     cancelled_at, cancel_reason, failed_attempts, remaining_attempts, failing_since_at, next_attempt_at,
-    awaiting_maximum_since_at, test, situation, cause, provider_updated_at, first_asked_at, asked_at, seq, state_hash,
+    awaiting_maximum_since_at, max_spending_usd, test, situation, cause, provider_updated_at, first_asked_at, asked_at, seq, state_hash,
     next_look_at, gone_seen, bill_at, bill_usd, bill_units, failure_cause, failure_at, failure_attempt, failure_usd,
     failure_units, balance_short_for_at, balance_checked_at, allowance_peak, manage_link_at
 ) ON subscriptions TO monitor_reader;

@@ -1,10 +1,10 @@
-"""`import-ids` and `import-contacts`: what an API does not tell comes from a file."""
+"""`import-ids`, `import-contacts`, `import-usage`: what an API does not tell comes from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -15,13 +15,22 @@ from monitor.cli.stop import Stop
 from monitor.errors import ConfigError
 from monitor.usecases.context import Account, Tools
 from monitor.usecases.importing import Imported, import_contacts, import_ids
+from monitor.usecases.usage import UsageImported, import_usage
 
 MOST_NAMED = 5
 FileArgument = Annotated[Path, typer.Argument(help="The file, UTF-8.")]
 OneAccountOption = Annotated[
     str | None, typer.Option("--account", "-a", help="The account; may be left out where there is only one.")
 ]
-_Act = Callable[[Tools, Account, Iterable[str]], Coroutine[Any, Any, Imported]]
+
+
+class _Done(Protocol):
+    """What became of a file: which lines could not be used."""
+
+    bad: list[tuple[int, str]]
+
+
+_D = TypeVar("_D", bound=_Done)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "import-contacts", epilog="Example:  `monitor import-contacts customers.csv`", rich_help_panel="Set up"
     )(contacts)
+    app.command("import-usage", epilog="Example:  `monitor import-usage usage.csv`", rich_help_panel="Set up")(usage)
 
 
 def ids(
@@ -42,7 +52,7 @@ def ids(
 
     The same file again changes nothing. Exit code 1 when a line holds no id; the others are imported.
     """
-    _import(file, config, account, output_format, import_ids)
+    _import(file, config, account, output_format, import_ids, _tell)
 
 
 def contacts(
@@ -62,10 +72,32 @@ def contacts(
     async def act(tools: Tools, chosen: Account, lines: Iterable[str]) -> Imported:
         return await import_contacts(tools, chosen, lines, replace_addresses=replace)
 
-    _import(file, config, account, output_format, act)
+    _import(file, config, account, output_format, act, _tell)
 
 
-def _import(file: Path, config: Path | None, account: str | None, output_format: Format, act: _Act) -> None:
+def usage(
+    file: FileArgument,
+    config: ConfigOption = None,
+    account: OneAccountOption = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Bring in usage of pay-as-you-go subscriptions: a CSV with headings subscription, used, limit, period_end.
+
+    Dollars, and times with a zone. period_start and as_of (when it was measured; else now) may stand beside. The next
+    run or delivery mails whoever has used 80 percent of the limit, or all of it: each once a period, however often a
+    file comes. The same file again changes nothing. Exit code 1 when a line cannot be used; the others are imported.
+    """
+    _import(file, config, account, output_format, import_usage, _tell_usage)
+
+
+def _import(
+    file: Path,
+    config: Path | None,
+    account: str | None,
+    output_format: Format,
+    act: Callable[[Tools, Account, Iterable[str]], Coroutine[Any, Any, _D]],
+    tell: Callable[[str, _D, Format], None],
+) -> None:
     async def body(stop: Stop) -> int:
         lines = _read(file)
         async with console.opened(config, stop=stop) as wiring:
@@ -73,7 +105,7 @@ def _import(file: Path, config: Path | None, account: str | None, output_format:
             if len(names) != 1:
                 raise ConfigError(f"--account: there are several accounts ({', '.join(names)}); name one")
             done = await act(wiring.tools, wiring.account(names[0]), lines)
-        _tell(names[0], done, output_format)
+        tell(names[0], done, output_format)
         return Exit.FAILURES if done.bad else Exit.DONE
 
     console.operate(body)
@@ -102,7 +134,27 @@ def _tell(account: str, done: Imported, output_format: Format) -> None:
         console.say(
             f"{done.without_address} customers have no address: their mails are voided with the rule no_address"
         )
-    for number, reason in done.bad[:MOST_NAMED]:
+    _warn(done.bad)
+
+
+def _tell_usage(account: str, done: UsageImported, output_format: Format) -> None:
+    if output_format is Format.JSON:
+        bad = [{"line": number, "reason": reason} for number, reason in done.bad]
+        names = ("lines", "new", "changed", "unchanged", "older", "over")
+        console.print_json({"account": account, **{name: getattr(done, name) for name in names}, "bad": bad})
+        return
+    console.say(
+        f"{account}: {done.lines} lines: {done.new} new, {done.changed} changed, {done.unchanged} known already"
+    )
+    if done.older:
+        console.say(f"{done.older} were measured before what is known already, which stays")
+    if done.over:
+        console.say(f"{done.over} are about a period that has ended: nothing is mailed about it")
+    _warn(done.bad)
+
+
+def _warn(bad: Sequence[tuple[int, str]]) -> None:
+    for number, reason in bad[:MOST_NAMED]:
         console.warn(f"line {number}: {reason}")
-    if len(done.bad) > MOST_NAMED:
-        console.warn(f"... and {len(done.bad) - MOST_NAMED} more lines that could not be used")
+    if len(bad) > MOST_NAMED:
+        console.warn(f"... and {len(bad) - MOST_NAMED} more lines that could not be used")

@@ -28,6 +28,8 @@ _ONE_REASON: Mapping[str, str] = {
     "trial_expired": "the trial is over, unconfirmed",
     "paused": "a confirmation: they paused it",
     "recovered": "the trouble is over that we wrote about",
+    "spending_limit_near": "at least 80 percent of their own limit is used",
+    "spending_limit_reached": "all of their own limit is used",
 }
 """Kinds of mail whose variant tells no reason."""
 
@@ -42,8 +44,11 @@ _SHORT: Mapping[str, str] = {
     "guard": "the guard holds its batch",
     "healed": "it healed before the mail left",
     "not_due_yet": "its bill moved; it comes due later",
+    "limit_told": "they were told that the limit is reached",
+    "not_billed": "the subscription is not billed now",
     "operator_decides": "only a person may release this kind",
     "per_address": "one address would get too many urgent mails",
+    "period_over": "the billing period is over",
     "poisoned": "it could not be made",
     "recovered": "it recovered before the mail left",
     "rejected": "an operator rejected it",
@@ -53,6 +58,8 @@ _SHORT: Mapping[str, str] = {
     "stale": "waits until the subscription can be read again",
     "superseded": "it was not true any more",
     "unknown_state": "its state is not known now",
+    "usage_lowered": "a later report lowered the usage",
+    "usage_stale": "its usage was measured too long ago",
     "unmailable": "the address cannot be mailed",
     "window": "waits for the sending hours",
 }

@@ -113,6 +113,8 @@ CAMPAIGNS: Mapping[tuple[Situation, str], Campaign] = {
     (Situation.TRIAL_ENDING, ""): _one(Kind.TRIAL_ENDING, Step(FIRST, Urgency.NORMAL, refusable=True)),
     (Situation.TRIAL_EXPIRED, ""): _one(Kind.TRIAL_EXPIRED, Step(FIRST, Urgency.NORMAL, refusable=True)),
     (Situation.PAUSED, ""): _one(Kind.PAUSED, Step(FIRST, Urgency.LOW, too_old=2 * _DAY, until_deadline=None)),
+    (Situation.SPENDING_LIMIT_NEAR, ""): _one(Kind.SPENDING_LIMIT_NEAR, Step(FIRST, Urgency.NORMAL, refusable=True)),
+    (Situation.SPENDING_LIMIT_REACHED, ""): _one(Kind.SPENDING_LIMIT_REACHED, _MONEY),
     **{(Situation.STOPPED, reason.value): _one(Kind.STOPPED, _GONE) for reason in CancelReason},
 }
 

@@ -6,6 +6,7 @@ of time) hands in what is stored and what was seen, and writes what comes back i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from monitor.domain.diff import Change, quiet_changes, situation_change
 from monitor.domain.episodes import RECOVERED, Turn, turn
 from monitor.domain.intents import BASELINE, Intent, all_clear, due_intents
 from monitor.domain.model import Cause, Episode, MailRecord, Situation, Snapshot, Told
+from monitor.domain.spending import NO_TURN, SPENDING, SpendingTurn, judge_spending
 
 _ASKING = frozenset(
     {
@@ -22,7 +24,8 @@ _ASKING = frozenset(
         Situation.TRIAL_EXPIRED,
         Situation.LOW_ON_FUNDS,
         Situation.TRIAL_ENDING,
-    },
+    }
+    | SPENDING,
 )
 NOTHING_TOLD = Told()
 _WITH_STATUS = frozenset({"status_changed", "action_changed"})
@@ -51,7 +54,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is stored about one subscription. `snapshot` None: never seen before."""
+    """What is stored about one subscription. `snapshot` None: never seen before.
+
+    `current` is the open episode of billing; `usage` holds all of the track `usage`.
+    """
 
     snapshot: Snapshot | None = None
     situation: Situation | None = None
@@ -59,6 +65,7 @@ class Standing:
     told: Told = NOTHING_TOLD
     current: Episode | None = None
     past: tuple[Episode, ...] = ()
+    usage: tuple[Episode, ...] = ()
     mails: tuple[MailRecord, ...] = ()
     live_sibling: bool = False
 
@@ -75,6 +82,18 @@ class Decision:
     keeps: Episode | None
     intents: tuple[Intent, ...]
     next_look_at: datetime | None
+    spending: SpendingTurn = NO_TURN
+    """What happens beside, on the track `usage`."""
+
+    @property
+    def happened(self) -> tuple[Change, ...]:
+        """Everything that becomes an event, in order."""
+        return (*self.changes, *self.spending.changes)
+
+    @property
+    def ends(self) -> tuple[tuple[Episode, str], ...]:
+        """Every episode that closes, with the reason."""
+        return tuple(end for end in (self.closes, self.spending.closes) if end is not None)
 
 
 def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime) -> Decision:
@@ -110,6 +129,8 @@ def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime
         reassurance = all_clear(change.closes[0], observed, mails, now=now, mail_test_rows=policy.mail_test_rows)
         if reassurance is not None:
             intents.append(reassurance)
+    spending = _spending(standing, observed, after, policy, mails, now)
+    looks = (next_look(observed, standing.told, now), spending.next_look_at)
     return Decision(
         # what was known stays: coming back to the provider that has the word must be no news either
         after=Classified(standing.situation, standing.cause) if wordless and standing.situation else after,
@@ -118,8 +139,33 @@ def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime
         opens=active if opens is not None else None,
         reopens=reopens,
         keeps=active if opens is None else None,
-        intents=tuple(intents),
-        next_look_at=next_look(observed, standing.told, now),
+        intents=(*intents, *spending.intents),
+        next_look_at=min((at for at in looks if at is not None), default=None),
+        spending=spending,
+    )
+
+
+def _spending(
+    standing: Standing,
+    observed: Snapshot,
+    after: Classified,
+    policy: Policy,
+    mails: Mapping[str, MailRecord],
+    now: datetime,
+) -> SpendingTurn:
+    """The track beside billing; a state that is not known opens and closes nothing there either."""
+    if after.situation is Situation.UNKNOWN:
+        return NO_TURN
+    recorded = policy.baselined_at is None and policy.mutes(observed, Situation.SPENDING_LIMIT_NEAR)
+    return judge_spending(
+        account=policy.account,
+        spells=standing.usage,
+        snapshot=observed,
+        told=standing.told,
+        mails=mails,
+        now=now,
+        mute=BASELINE if recorded else None,
+        mail_test_rows=policy.mail_test_rows,
     )
 
 

@@ -19,6 +19,8 @@ from monitor.domain.model import Episode, Situation, Snapshot, Told
 NAMESPACE = UUID("6d2f1a52-8f0b-5c39-9a44-0d6a1f1f7c11")
 
 RECOVERED, HEALED, REPLACED, RENEWED, ENDED = "recovered", "healed", "replaced", "renewed", "ended"
+USAGE_LOWERED, PERIOD_OVER, NOT_BILLED = "usage_lowered", "period_over", "not_billed"
+"""How spells of the track `usage` end, beside `replaced` and `ended`."""
 
 _MONEY = frozenset({Situation.PAYMENT_FAILED, Situation.MAX_AMOUNT_REACHED, Situation.LOW_ON_FUNDS})
 _FAILING = frozenset({Situation.PAYMENT_FAILED, Situation.MAX_AMOUNT_REACHED})

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from monitor.domain.amounts import failure_is_current
 from monitor.domain.campaign import ALL_CLEAR, FIRST, Step, campaign_for
 from monitor.domain.classify import Classified
-from monitor.domain.episodes import ENDED, HEALED, REPLACED, notification_id, paid_since
+from monitor.domain.episodes import ENDED, HEALED, NOT_BILLED, REPLACED, USAGE_LOWERED, notification_id, paid_since
 from monitor.domain.model import (
     CancelReason,
     Cause,
@@ -34,8 +34,13 @@ ACTION_DONE = "action_done"
 SUPERSEDED = "superseded"
 NO_ADDRESS = "no_address"
 CUSTOMER_CHANGED = "customer_changed"
+USAGE_STALE = "usage_stale"
+LIMIT_TOLD = "limit_told"
 
-REVIVABLE = frozenset({HEALED, REPLACED, ENDED, ACTION_DONE, SUPERSEDED, NO_ADDRESS, CUSTOMER_CHANGED})
+REVIVABLE = frozenset(
+    {HEALED, REPLACED, ENDED, ACTION_DONE, SUPERSEDED, NO_ADDRESS, CUSTOMER_CHANGED}
+    | {USAGE_LOWERED, NOT_BILLED, USAGE_STALE}
+)
 """A step voided for one of these was never sent; if its reason comes back, it is due again. Even an end can be taken
 back, when it was the API's hiccup."""
 
@@ -77,8 +82,12 @@ def due_intents(
     now: datetime,
     mail_test_rows: bool,
     live_sibling: bool,
+    silence: str | None = None,
 ) -> Planned:
-    """The steps of an open episode that are due at `now` and not in the outbox yet, and when the next one comes."""
+    """The steps of an open episode that are due at `now` and not in the outbox yet, and when the next one comes.
+
+    `silence` is a rule of the episode's own track that keeps its steps from being sent.
+    """
     campaign = campaign_for(after.situation, after.variant)
     if campaign is None:
         return Planned()
@@ -94,6 +103,7 @@ def due_intents(
         not_after = step.not_after(now, episode.evidence_at or episode.opened_at, episode.deadline_at)
         void = (
             episode.muted
+            or silence
             or _told_already(after, mails.values(), live_sibling=live_sibling)
             or _silent(snapshot, mail_test_rows=mail_test_rows)
             or (ACTION_DONE if action_done(after, snapshot, told) else None)

@@ -65,6 +65,9 @@ class Letter:
     approve_bills: int = 3
     maximum_now: Decimal | None = None
     maximum_to_set: Decimal | None = None
+    used_usd: Decimal | None = None
+    limit_usd: Decimal | None = None
+    """Of one period of a pay-as-you-go subscription, with `period_ends_at` and `measured_at`."""
     approved: Decimal | None = None
     """For `recovered` after a top-up: the allowance now."""
 
@@ -79,6 +82,9 @@ class Letter:
     paused_since_at: datetime | None = None
     failed_at: datetime | None = None
     """The bill that failed: the date a mail names."""
+    period_ends_at: datetime | None = None
+    measured_at: datetime | None = None
+    """When what was used was measured."""
     balance_checked_at: datetime | None = None
     """When the wallet was found to hold too little for `next_bill_at`."""
     now: datetime | None = None

@@ -14,6 +14,7 @@ from monitor.domain.amounts import Token, agreed_price, amounts_for, failure_is_
 from monitor.domain.calendar import deadline_of, trial_end_of
 from monitor.domain.letter import Brand, Letter
 from monitor.domain.model import CurrencySeen, Episode, Kind, Situation, Snapshot, Status, Told, Urgency
+from monitor.domain.spending import limit_of
 
 TAIL = 6
 LONGEST_NAME = 60
@@ -21,6 +22,7 @@ _BILL_SLACK = timedelta(hours=1)
 _NOTHING_TOLD = Told()
 _FAILING = frozenset({Kind.PAYMENT_FAILED, Kind.MAX_AMOUNT_REACHED})
 _ENDING = _FAILING | {Kind.TRIAL_EXPIRED}
+_SPENDING = frozenset({Kind.SPENDING_LIMIT_NEAR, Kind.SPENDING_LIMIT_REACHED})
 _TRIAL = frozenset({Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED})
 _NO_NAME = re.compile(
     r"[@/\\<>{}\x00-\x1f\x7f]"
@@ -80,6 +82,8 @@ def fill_letter(mailing: Mailing, facts: StoredFacts, now: datetime) -> Letter:
     letter = _with_proof(letter, facts, now)
     if mailing.kind is Kind.RECOVERED:
         return _with_recovery(letter, facts)
+    if mailing.kind in _SPENDING:
+        return _with_usage(letter, facts)
     return _with_amounts(letter, facts, now)
 
 
@@ -191,6 +195,21 @@ def _with_amounts(letter: Letter, facts: StoredFacts, now: datetime) -> Letter:
         approve_total=amounts.approve_total,
         maximum_now=amounts.maximum_now,
         maximum_to_set=amounts.maximum_to_set,
+    )
+
+
+def _with_usage(letter: Letter, facts: StoredFacts) -> Letter:
+    """The figures of the period; a token amount, or the next bill's date, would be about something else."""
+    usage = facts.told.usage
+    if usage is None:
+        return letter
+    return replace(
+        letter,
+        next_bill_at=None,
+        used_usd=usage.used_usd,
+        limit_usd=limit_of(facts.snapshot, usage),
+        period_ends_at=usage.period_end_at,
+        measured_at=usage.as_of,
     )
 
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from monitor.domain.unread import Unread
+from monitor.domain.usage import Usage
 
 ZERO_TIME_YEAR = 1  # the API's "never": 0001-01-01T00:00:00Z (contract v2, decoding rules)
 
@@ -74,6 +75,9 @@ class Situation(StrEnum):
     LOW_ON_FUNDS = "low_on_funds"
     TRIAL_ENDING = "trial_ending"
     HEALTHY = "healthy"
+    # of the track `usage`, beside whatever the customer faces in billing
+    SPENDING_LIMIT_NEAR = "spending_limit_near"
+    SPENDING_LIMIT_REACHED = "spending_limit_reached"
 
 
 class Track(StrEnum):
@@ -96,6 +100,8 @@ class Kind(StrEnum):
     STOPPED = "stopped"
     PAUSED = "paused"
     RECOVERED = "recovered"
+    SPENDING_LIMIT_NEAR = "spending_limit_near"
+    SPENDING_LIMIT_REACHED = "spending_limit_reached"
 
 
 class Urgency(StrEnum):
@@ -230,6 +236,8 @@ class Snapshot:
     failing_since_at: datetime | None = None
     next_attempt_at: datetime | None = None
     awaiting_maximum_since_at: datetime | None = None
+    max_spending_usd: Decimal | None = None
+    """The customer's own limit of a pay-as-you-go period, where an API tells it."""
     wallet: str | None = None
     subscription_hash: str | None = None
     test: bool = False
@@ -331,16 +339,6 @@ class LogPage:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointSeen:
-    """A webhook endpoint as the vendor keeps it (contract v2, section 5)."""
-
-    url: str
-    disabled_at: datetime | None = None
-    disabled_reason: str | None = None
-    failing_since_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """What facts (event log, webhooks, failures list) told about one subscription, newest of each."""
 
@@ -360,6 +358,8 @@ class Told:
     balance_checked_at: datetime | None = None
     allowance_peak: int | None = None
     """The largest allowance ever seen: a lower bound of the last approved total (forecast rules, R_known)."""
+    usage: Usage | None = None
+    """What the merchant measured (`import-usage`); kept in a table of its own."""
 
 
 @dataclass(frozen=True, slots=True)

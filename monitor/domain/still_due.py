@@ -19,7 +19,7 @@ from monitor.domain.calendar import (
     send_at,
 )
 from monitor.domain.campaign import RECOVERED, Step, campaign_for
-from monitor.domain.classify import Classified, classify
+from monitor.domain.classify import Classified
 from monitor.domain.guard import DEFAULT_LIMITS, AddressVerdict, GuardLimits, judge_address
 from monitor.domain.intents import (
     ACTION_DONE,
@@ -29,9 +29,11 @@ from monitor.domain.intents import (
     NO_CUSTOMER,
     SUPERSEDED,
     TEST_ROW,
+    USAGE_STALE,
     action_done,
 )
-from monitor.domain.model import Episode, Kind, Situation, Snapshot, Told, Urgency
+from monitor.domain.model import Episode, Kind, Situation, Snapshot, Told, Track, Urgency
+from monitor.domain.spending import faced, is_stale, why_over
 
 FRESH_URGENT = timedelta(minutes=5)
 FRESH = timedelta(hours=6)
@@ -70,7 +72,7 @@ class Case:
     snapshot: Snapshot
     told: Told
     situation_open: bool
-    """Another episode of this subscription is open (for an all-clear: then all is not clear)."""
+    """Another episode of its billing is open (for an all-clear: then all is not clear)."""
     address: str | None
     deleted: bool
     erased: bool
@@ -100,7 +102,7 @@ def step_of(case: Case, after: Classified) -> Step | None:
 
 def still_due(case: Case, now: datetime) -> Answer:
     """The answer for one mail at `now` (aware UTC)."""
-    after = classify(case.snapshot, case.told, now)
+    after = faced(case.episode.track, case.snapshot, case.told, now)
     for rule in (_expired, _untrue, _nobody):
         answer = rule(case, after, now)
         if answer is not None:
@@ -140,12 +142,24 @@ def _untrue(case: Case, after: Classified, now: datetime) -> Answer | None:
     if clear:
         needed = case.situation_open or after.situation is not Situation.HEALTHY
         return Answer(Do.VOID, SUPERSEDED, "something else needs the customer now") if needed else None
+    if case.episode.track is Track.USAGE:
+        return _unused(case, now)
     campaign = campaign_for(after.situation, after.variant)
     if campaign is None or campaign.kind is not case.kind:
         return Answer(Do.VOID, SUPERSEDED, f"the customer faces {after.situation.value} now")
     if action_done(after, case.snapshot, case.told):
         return Answer(Do.VOID, ACTION_DONE, "the customer has done it; the next attempt will tell")
     return _too_early(case, after, now)
+
+
+def _unused(case: Case, now: datetime) -> Answer | None:
+    """What was measured tells another story by now, or none: the period ended, a correction came, or no report."""
+    over = why_over(case.episode, case.snapshot, case.told, now)
+    if over is not None:
+        return Answer(Do.VOID, over, "the spending limit is no concern any more")
+    if is_stale(case.told, now):
+        return Answer(Do.VOID, USAGE_STALE, "the usage was measured too long ago")
+    return None
 
 
 def _too_early(case: Case, after: Classified, now: datetime) -> Answer | None:
@@ -199,6 +213,8 @@ def _acts_by(case: Case, now: datetime) -> datetime | None:
     """
     if case.step == RECOVERED:
         return None
+    if case.episode.track is Track.USAGE:
+        return case.episode.deadline_at  # when the next bill could fail is another story
     ends = [case.episode.deadline_at]
     estimated_at = deadline_of(case.snapshot).plan_by_at
     if estimated_at is not None:

@@ -21,6 +21,8 @@ RULES: Mapping[str, str] = {
     "no_customer": "the subscription names no customer",
     "skipped_late": "found too late: it was due {due_at} and worth sending until {not_after}",
     "already_told": "the customer was told of this end when the subscription was stopped",
+    "usage_stale": "its usage was measured more than 48 hours ago; `monitor import-usage` brings newer figures",
+    "limit_told": "the customer was told already that the limit of this period is reached",
     "subscribed_again": "the same customer has a live subscription to the same product again",
     # the episode ended first (episodes)
     "recovered": "a paid bill or a raised allowance proved the recovery first",
@@ -29,6 +31,9 @@ RULES: Mapping[str, str] = {
     "renewed": "a bill was paid in between: a new episode began, with its own mail",
     "ended": "the subscription ended first",
     "closed": "the episode ended first",
+    "usage_lowered": "a later report put the usage below 80 percent of the limit before the mail left",
+    "period_over": "the billing period was over before the mail left",
+    "not_billed": "the subscription was not being billed any more before the mail left",
     # asked again just before it would have left (still due)
     "expired": "it was worth sending until {not_after}, and that had passed",
     "superseded": "it was not true any more: {why}",
@@ -68,6 +73,9 @@ ENDINGS: Mapping[str, str] = {
     "replaced": "the customer faces something else now",
     "renewed": "a bill was paid in between, and the same trouble began anew",
     "ended": "the subscription ended",
+    "usage_lowered": "a later report puts the usage below 80 percent of the limit",
+    "period_over": "the billing period is over",
+    "not_billed": "the subscription is not billed now: it is paused, stopped or on trial",
 }
 """Close reason of an episode -> in words."""
 
@@ -82,6 +90,8 @@ NAMES: Mapping[str, str] = {
     "low_on_funds": "low on funds",
     "trial_ending": "trial ending",
     "healthy": "healthy",
+    "spending_limit_near": "spending limit near",
+    "spending_limit_reached": "spending limit reached",
     "recovered": "all clear",
     "past_due": "past due",
     "trial": "trial",
@@ -132,6 +142,9 @@ EVENTS: Mapping[str, str] = {
     "status_changed": "The API's status went from {old} to {new}",
     "action_changed": "The API asks for {new} (before: {old})",
     "cause_changed": "The failed bill has another cause now: {new}",
+    "spending_limit_near": "The spending limit is near: {new} used",
+    "spending_limit_reached": "The spending limit is reached: {new} used",
+    "spending_limit_clear": "The spending limit is no concern any more: {new}",
     "gone": "The API does not know this subscription any more; silence is no proof of an end, so no mail",
 }
 

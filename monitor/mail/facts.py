@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NoReturn
 
 from jinja2 import Undefined, UndefinedError
@@ -24,9 +25,9 @@ from monitor.mail.wording import NBSP, Wording, moment
 PRODUCT_LONGEST = 60
 PRODUCT_IN_SUBJECT = 26
 _DEADLINES = (
-    "next_bill", "next_attempt", "cancellation", "paid_until", "trial_end", "ends",
+    "next_bill", "next_attempt", "cancellation", "paid_until", "trial_end", "ends", "period_ends",
 )  # fmt: skip
-_PAST = ("ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "amount_due_as_of")
+_PAST = ("ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "measured", "amount_due_as_of")
 _TOKENS = (
     "amount_due", "allowance_left", "approve_more", "approve_total", "maximum_now", "maximum_to_set", "approved",
 )  # fmt: skip
@@ -115,9 +116,18 @@ def _amounts(letter: Letter, wording: Wording) -> dict[str, Any]:
     for name, usd in (("price", letter.price_usd), ("last_bill_usd", letter.last_bill_usd)):
         # "0" means that the product's price counts; a letter without it does not know the price.
         facts[name] = f"{wording.number(usd)}{NBSP}USD" if usd else _unknown(name)
+    for name, usd in (("used", letter.used_usd), ("limit", letter.limit_usd)):
+        facts[name] = _unknown(name) if usd is None else f"{wording.number(usd)}{NBSP}USD"
+    share = None if letter.used_usd is None or not letter.limit_usd else _share(letter.used_usd, letter.limit_usd)
+    facts["used_share"] = _unknown("used_share") if share is None else wording.percent(share)
     facts["nothing"] = f"0{NBSP}USD"
     facts["every"] = wording.every(letter.period) if letter.period else _unknown("every")
     return facts
+
+
+def _share(used: Decimal, limit: Decimal) -> int:
+    """Whole percent, rounded down: 100 only where the limit is reached. Exact whatever the decimal context."""
+    return int(Fraction(used) * 100 / Fraction(limit))
 
 
 def _links(letter: Letter) -> dict[str, Any]:

@@ -28,11 +28,15 @@ VARIANTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.STOPPED: tuple(reason.value for reason in CancelReason),
     Kind.PAUSED: ("",),
     Kind.RECOVERED: ("billed", "approved"),
+    Kind.SPENDING_LIMIT_NEAR: ("",),
+    Kind.SPENDING_LIMIT_REACHED: ("",),
 }
 _ASKING = frozenset(
     {Kind.LOW_ON_FUNDS, Kind.MAX_AMOUNT_REACHED, Kind.PAYMENT_FAILED, Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED}
 )
-_REFUSABLE = frozenset({Kind.LOW_ON_FUNDS, Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED, Kind.RECOVERED})
+_REFUSABLE = frozenset(
+    {Kind.LOW_ON_FUNDS, Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED, Kind.RECOVERED, Kind.SPENDING_LIMIT_NEAR}
+)
 _TRIALS = frozenset({Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED})
 _FAILING = frozenset({Kind.MAX_AMOUNT_REACHED, Kind.PAYMENT_FAILED})
 
@@ -56,6 +60,8 @@ def sample(kind: Kind, variant: str = "", step: str = "first", locale: str = "en
     letter = _with(_base(kind, chosen, step, locale), _TIMES[kind])
     if kind in _ASKING and kind not in _TRIALS:
         letter = _with(letter, _AMOUNTS)
+    if kind in _USED:
+        letter = replace(letter, used_usd=_USED[kind], limit_usd=Decimal(500))
     if kind in _TRIALS or chosen == CancelReason.TRIAL_NOT_CONVERTED:
         letter = replace(letter, last_bill_at=None, last_bill_tx=None, last_bill_usd=None)
     if chosen == "approved":
@@ -123,6 +129,10 @@ def _base(kind: Kind, variant: str, step: str, locale: str) -> Letter:
     )
 
 
+_PERIOD = {
+    "period_ends_at": datetime(2026, 4, 30, 22, 0, tzinfo=UTC),
+    "measured_at": datetime(2026, 4, 2, 7, 0, tzinfo=UTC),
+}
 _TIMES: Mapping[Kind, dict[str, datetime]] = {
     Kind.LOW_ON_FUNDS: {
         "next_bill_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC),
@@ -157,6 +167,8 @@ _TIMES: Mapping[Kind, dict[str, datetime]] = {
         "paused_since_at": datetime(2026, 4, 2, 9, 0, tzinfo=UTC),
         "paid_until_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC),
     },
+    Kind.SPENDING_LIMIT_NEAR: _PERIOD,
+    Kind.SPENDING_LIMIT_REACHED: _PERIOD,
     Kind.RECOVERED: {"next_bill_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC)},
 }
 _AMOUNTS = {
@@ -168,6 +180,7 @@ _AMOUNTS = {
     "maximum_now": Decimal("18.00"),
     "maximum_to_set": Decimal("20.96"),
 }
+_USED = {Kind.SPENDING_LIMIT_NEAR: Decimal("418.50"), Kind.SPENDING_LIMIT_REACHED: Decimal("503.20")}
 _MAY_BE_UNKNOWN = (
     "customer_name", "price_usd", "period", "token", "amount_due", "amount_due_as_of", "allowance_left", "approve_more",
     "approve_total", "maximum_now", "maximum_to_set", "approved", "next_bill_at", "next_attempt_at", "cancellation_at",

@@ -18,6 +18,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import DateTimePattern, get_timezone_location, parse_pattern
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from babel.numbers import format_percent
 from babel.support import NullTranslations, Translations
 
 from monitor.errors import RenderError
@@ -89,6 +90,10 @@ class Wording:
         whole, _, places = format(value, "f").partition(".")
         kept = places.rstrip("0").ljust(min(_PLACES, len(places)), "0")
         return f"{whole}{self._decimal}{kept}" if kept else whole
+
+    def percent(self, whole: int) -> str:
+        """`93%`, as the locale writes it."""
+        return format_percent(Decimal(whole) / 100, locale=self._cldr, numbering_system="latn")
 
     def every(self, period: timedelta) -> str:
         """`every 30 days`: a month is 30 days on the chain, so no date of the month is promised."""

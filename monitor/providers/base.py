@@ -13,11 +13,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from monitor.domain.endpoint import EndpointSeen
 from monitor.domain.model import (
     BadRow,
     CurrencySeen,
     CustomerSeen,
-    EndpointSeen,
     FailureSeen,
     Identity,
     LogPage,

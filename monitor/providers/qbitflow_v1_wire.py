@@ -64,6 +64,7 @@ class _SubscriptionWire(_Wire):
     currency: Raw = Raw(b"")
     frequency: int | float | None = None
     allowance: Raw = Raw(b"")
+    max_spending_per_period: Raw = Raw(b"")
     last_billing_date: datetime | None = None
     next_billing_date: datetime | None = None
     test: bool | None = None
@@ -156,6 +157,7 @@ def _snapshot(wire: _SubscriptionWire) -> Snapshot:
         currency_ext_id=currency_ext_id,
         frequency=timedelta(seconds=frequency) if frequency else None,
         allowance_usd=_allowance(bytes(wire.allowance)),
+        max_spending_usd=_max_spending(bytes(wire.max_spending_per_period)),
         # for a stopped one the next date is its end (contract v1, 3.1); otherwise no period is told
         current_period_end_at=next_billing_at if stopped else None,
         last_billing_at=instant(wire.last_billing_date),
@@ -182,6 +184,19 @@ def _allowance(token: bytes) -> Decimal | None:
     if not text:
         return None
     return Decimal(0) if _ZERO_USD.fullmatch(text) else usd(text, "allowance")
+
+
+def _max_spending(token: bytes) -> Decimal | None:
+    """The spending limit that only pay-as-you-go rows carry, USD. Whatever it is else costs nobody their row.
+
+    The vendor's client models it as a number of 0 or more and does not say what 0 means: it is taken for "not told".
+    """
+    try:
+        if token[:1] == b'"':
+            return usd(_AMOUNT_TEXT.decode(token), "maxSpendingPerPeriod")
+        return usd_number(token, "maxSpendingPerPeriod")
+    except (*UNREADABLE, RowError, ArithmeticError):
+        return None
 
 
 def customer_seen(raw: bytes) -> CustomerSeen | None:

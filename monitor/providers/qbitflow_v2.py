@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import httpx
 
 from monitor.clock import Clock
+from monitor.domain.endpoint import EndpointSeen
 from monitor.domain.model import (
     BadRow,
     CurrencySeen,
     CustomerSeen,
-    EndpointSeen,
     Fact,
     FailureSeen,
     Identity,

@@ -11,7 +11,8 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from monitor.domain.model import BadRow, Cause, EndpointSeen, Fact, FailureSeen
+from monitor.domain.endpoint import EndpointSeen
+from monitor.domain.model import BadRow, Cause, Fact, FailureSeen
 from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID
 from monitor.providers.wire import (
     UNREADABLE,

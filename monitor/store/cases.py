@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import Episode, Kind, NotificationState, Urgency
+from monitor.domain.model import Episode, Kind, NotificationState, Track, Urgency
 from monitor.store.ledger import read_episode
 from monitor.store.outbox import in_states
 from monitor.store.schema import attempts, customers, episodes, notifications, templates
@@ -170,7 +170,9 @@ async def _shared(conn: AsyncConnection, account_id: int, macs: set[str | None])
 
 async def _open_spells(conn: AsyncConnection, subs: dict[int, StoredSubscription]) -> set[int]:
     statement = select(episodes.c.subscription_id).where(
-        episodes.c.subscription_id.in_(list(subs)), episodes.c.closed_at.is_(None)
+        episodes.c.subscription_id.in_(list(subs)),
+        episodes.c.track == Track.BILLING,
+        episodes.c.closed_at.is_(None),
     )
     return set((await conn.execute(statement)).scalars())
 

@@ -36,6 +36,7 @@ from monitor.store.schema import (
     runs,
     subscriptions,
     suppressions,
+    usages,
 )
 from monitor.store.witness import check_witness
 
@@ -135,6 +136,7 @@ def _needed(account_id: int) -> Mapping[str, Select[Any]]:
         "products": select(products).where(products.c.account_id == account_id),
         "currencies": select(currencies).where(currencies.c.account_id == account_id),
         "subscriptions": select(*bare, null().label("raw")).where(subscriptions.c.account_id == account_id),
+        "usages": select(usages).where(usages.c.account_id == account_id),
         "runs": select(runs).where(runs.c.account_id == account_id),
         "run_pages": select(run_pages).where(
             run_pages.c.run_id.in_(own_runs.where(runs.c.state == "running")),

@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Source, Status, Told
 from monitor.store.bulk import insert_new, one_of
-from monitor.store.schema import customers, events, subscriptions
+from monitor.store.schema import customers, events, subscriptions, usages
 from monitor.store.seen import RowIds
+from monitor.store.usages import USAGE_COLUMNS, read_usage
 
 _NOT_COLUMNS = {"customer", "currency", "customer_ext_id"}
 _SNAPSHOT = tuple(f.name for f in fields(Snapshot) if f.name not in _NOT_COLUMNS)
-_TOLD = tuple(f.name for f in fields(Told))
+_TOLD = tuple(f.name for f in fields(Told) if f.name != "usage")
 _ENUMS = {"status": Status, "action": Action, "cancel_reason": CancelReason, "failure_cause": Cause}
 
 
@@ -70,8 +71,10 @@ async def load_subscriptions(
             customers.c.ext_id.label("customer_ext_id"),
             customers.c.deleted.label("customer_deleted"),
             customers.c.email.label("customer_email"),
+            *USAGE_COLUMNS,
         )
         .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
+        .outerjoin(usages, usages.c.subscription_id == subscriptions.c.id)
         .where(subscriptions.c.account_id == account_id)
         .order_by(subscriptions.c.id)
     )
@@ -85,7 +88,7 @@ async def load_subscriptions(
 
 
 def read_subscription(row: Row[Any]) -> StoredSubscription:
-    """A row of `subscriptions` joined with its customer's id and mark, in our words."""
+    """A row of `subscriptions` joined with its customer's id and mark, and its usage, in our words."""
     values = row._mapping
     return StoredSubscription(
         id=values["id"],
@@ -94,7 +97,7 @@ def read_subscription(row: Row[Any]) -> StoredSubscription:
             customer_ext_id=values["customer_ext_id"],
             customer=_owner(values["customer_ext_id"], values["customer_email"], deleted=values["customer_deleted"]),
         ),
-        told=Told(**{name: _enum(name, values[name]) for name in _TOLD}),
+        told=Told(**{name: _enum(name, values[name]) for name in _TOLD}, usage=read_usage(values)),
         situation=Situation(values["situation"]),
         cause=None if values["cause"] is None else Cause(values["cause"]),
         asked_at=values["asked_at"],

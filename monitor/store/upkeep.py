@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import RunState
 from monitor.store.engine import Database
-from monitor.store.schema import facts, quarantine, run_pages, runs
+from monitor.store.schema import facts, quarantine, run_pages, runs, usages
 
 AT_ONCE = 500
 
@@ -36,6 +36,12 @@ async def empty_pages(conn: AsyncConnection, before: datetime) -> int:
     if keys:
         await conn.execute(update(run_pages).where(tuple_(p.run_id, p.win, p.n).in_(keys)).values(seen=b""))
     return len(keys)
+
+
+async def drop_usages(conn: AsyncConnection, before: datetime) -> int:
+    """Delete some of the figures of periods that ended before; returns how many."""
+    old = select(usages.c.subscription_id).where(usages.c.period_end_at < before).limit(AT_ONCE)
+    return (await conn.execute(delete(usages).where(usages.c.subscription_id.in_(old)))).rowcount
 
 
 async def tidy_sqlite(db: Database) -> None:

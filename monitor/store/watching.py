@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import BatchState, NotificationState, RunState
+from monitor.domain.model import BatchState, NotificationState, RunState, Track
 from monitor.store.outbox import in_states
 from monitor.store.schema import accounts, batches, customers, episodes, notifications, runs, subscriptions
 
@@ -128,6 +128,7 @@ async def unreachable(
         .outerjoin(customers, customers.c.id == s.customer_id)
         .where(
             e.account_id == account_id,
+            e.track == Track.BILLING,  # the end of a spending period loses nobody
             e.closed_at.is_(None),
             e.muted.is_(None),
             e.deadline_at > now,

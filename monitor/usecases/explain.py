@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Situation
+from monitor.domain.spending import SPENDING
 from monitor.domain.words import CAUSES, ENDINGS, UNKNOWN, masked, moment, name_of
 from monitor.errors import ConfigError, NotFoundError
 from monitor.store.engine import Database
@@ -26,7 +27,7 @@ from monitor.usecases.told_events import Terms, facts_of, tell_event
 
 _QUIET_ATTEMPTS = frozenset({"started", "sent"})
 _GIVE = "give a subscription's id, the merchant's reference, a mail's id or an address"
-_SITUATIONS = frozenset(situation.value for situation in Situation)
+_SITUATIONS = frozenset(situation.value for situation in Situation if situation not in SPENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +254,26 @@ def _summary(
     *,
     known_at: datetime | None,
 ) -> tuple[str, str]:
-    """What the customer faces, since when; with the situation's stable name."""
+    """What the customer faces in billing, since when, with the situation's stable name; and what beside it."""
+    text, current = _billing_summary(spells, events, seen_at, stored, zone, known_at=known_at)
+    beside = [f"{name_of(one.kind)} since {moment(one.opened_at, zone)}" for one in spells if one.open and one.beside]
+    return "; ".join([text, *beside]), current
+
+
+def _billing_summary(
+    spells: tuple[Spell, ...],
+    events: list[Any],
+    seen_at: datetime,
+    stored: StoredSubscription,
+    zone: ZoneInfo,
+    *,
+    known_at: datetime | None,
+) -> tuple[str, str]:
     faced = [row for row in events if row.kind in _SITUATIONS]
     current = faced[-1].kind if faced else Situation.HEALTHY.value
     if known_at is None:
         current = stored.situation.value
-    open_spell = next((spell for spell in spells if spell.open), None)
+    open_spell = next((spell for spell in spells if spell.open and not spell.beside), None)
     if open_spell is not None and current != Situation.UNKNOWN:
         cause = CAUSES.get(stored.cause.value) if stored.cause is not None and known_at is None else None
         since = moment(open_spell.opened_at, zone)
@@ -272,22 +287,24 @@ def _summary(
 
 def _next(spells: tuple[Spell, ...], found: Any, zone: ZoneInfo, *, known_at: datetime | None) -> str:
     """The next thing to happen, or to do."""
-    open_spell = next((spell for spell in spells if spell.open), None)
-    if open_spell is None:
+    open_spells = [spell for spell in spells if spell.open]
+    if not open_spells:
         if known_at is None and found.next_look_at is not None:
             return f"Nothing is due. It is looked at again {moment(found.next_look_at, zone)}"
         return "Nothing is due"
     parts = []
     if known_at is None and found.paused_at is not None:
         parts.append(f"The account is paused by hand since {moment(found.paused_at, zone)}")
-    if open_spell.muted:
+    if any(spell.muted for spell in open_spells):
         parts.append(f"Muted since the first contact: `monitor adopt --account {found.account}` unmutes it")
-    waiting = [step for step in open_spell.steps if step.outcome in _OPEN_OUTCOMES]
-    parts += [_step_words(step) for step in waiting]
-    if not waiting and not open_spell.muted:
-        parts.append("No further mail is planned for this episode")
-    if open_spell.deadline_at is not None:
-        parts.append(f"Deadline {moment(open_spell.deadline_at, zone)}")
+    for spell in open_spells:
+        waiting = [step for step in spell.steps if step.outcome in _OPEN_OUTCOMES]
+        parts += [_step_words(step) for step in waiting]
+        if not waiting and not spell.muted:
+            whose = f' of "{name_of(spell.kind)}"' if len(open_spells) > 1 else ""
+            parts.append(f"No further mail is planned for this episode{whose}")
+        if spell.deadline_at is not None:
+            parts.append(f"{'The period ends' if spell.beside else 'Deadline'} {moment(spell.deadline_at, zone)}")
     return ". ".join(parts)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from monitor.domain.model import EndpointSeen
+from monitor.domain.endpoint import EndpointSeen
 from monitor.errors import ProviderError
 from monitor.providers.base import TellsEndpoints
 from monitor.store.accounts import AccountRow, change_account

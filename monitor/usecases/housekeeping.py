@@ -8,21 +8,23 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.store.upkeep import drop_facts, drop_quarantine, empty_pages, tidy_sqlite
+from monitor.store.upkeep import drop_facts, drop_quarantine, drop_usages, empty_pages, tidy_sqlite
 from monitor.usecases.context import Tools
 
 QUARANTINE_KEPT = timedelta(days=30)
 FACTS_KEPT = timedelta(days=90)
 PAGES_KEPT = timedelta(days=14)
+USAGES_KEPT = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How many rows were deleted (quarantine, facts) or emptied (pages)."""
+    """How many rows were deleted (quarantine, facts, usages) or emptied (pages)."""
 
     quarantine: int
     facts: int
     pages: int
+    usages: int
 
 
 async def keep_house(tools: Tools, now: datetime) -> Kept:
@@ -31,6 +33,7 @@ async def keep_house(tools: Tools, now: datetime) -> Kept:
         quarantine=await _all(tools, drop_quarantine, now - QUARANTINE_KEPT),
         facts=await _all(tools, drop_facts, now - FACTS_KEPT),
         pages=await _all(tools, empty_pages, now - PAGES_KEPT),
+        usages=await _all(tools, drop_usages, now - USAGES_KEPT),
     )
     await tidy_sqlite(tools.db)
     return kept

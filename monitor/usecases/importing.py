@@ -29,7 +29,8 @@ from monitor.store.discovery import FoundIn, add_discovered
 from monitor.usecases.context import Account, Tools, travelled_now
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_SUBSCRIPTION = re.compile(rf"(?:sub@)?({_UUID})")
+SUBSCRIPTION = re.compile(rf"(?:sub@)?({_UUID})")
+"""A subscription's id, with or without its prefix."""
 _LOCALE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 _LONGEST_ID = 100
 _COLUMNS = {
@@ -67,8 +68,8 @@ async def import_ids(tools: Tools, account: Account, lines: Iterable[str]) -> Im
         )
     done = Imported()
     ids: dict[str, None] = {}
-    for number, fields in _rows(lines):
-        found = next((match for one in fields if (match := _SUBSCRIPTION.fullmatch(one.strip()))), None)
+    for number, fields in rows_of(lines):
+        found = next((match for one in fields if (match := SUBSCRIPTION.fullmatch(one.strip()))), None)
         if found is not None:
             ids[f"sub@{found.group(1)}"] = None
             done.lines += 1
@@ -140,7 +141,7 @@ def _contacts(
     lines: Iterable[str], done: Imported, address_mac: Callable[[str], str]
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """(customer id, columns) of the good lines; of two lines about one customer the last counts."""
-    rows = _rows(lines)
+    rows = rows_of(lines)
     _, headings = next(rows, (0, []))
     places = _places([one.strip().casefold() for one in headings])
     for number, fields in rows:
@@ -187,7 +188,7 @@ def _columns(given: dict[str, str], address_mac: Callable[[str], str]) -> dict[s
     return values
 
 
-def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of the lines that hold something."""
     reader = csv.reader(line.replace("\0", "") for line in lines)
     for fields in reader:

@@ -12,11 +12,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.campaign import campaign_for
-from monitor.domain.classify import classify
 from monitor.domain.letter import Letter
 from monitor.domain.letters import Mailing, StoredFacts, fill_letter
 from monitor.domain.links import safe_link
 from monitor.domain.model import CurrencySeen, Kind, ProductSeen
+from monitor.domain.spending import faced
 from monitor.mail.mailer import Made
 from monitor.store.cases import StoredMail, load_template_files
 from monitor.store.catalog import load_currencies, load_products
@@ -112,7 +112,7 @@ class LetterDesk:
     def _letter(self, account: Account, mail: StoredMail, now: datetime) -> tuple[Letter, str]:
         """What the mail would say now, and the variant of its words."""
         snapshot, told = mail.subscription.snapshot, mail.subscription.told
-        after = classify(snapshot, told, now)
+        after = faced(mail.episode.track, snapshot, told, now)
         variant = mail.variant if mail.kind is Kind.RECOVERED else after.variant
         campaign = campaign_for(after.situation, after.variant)
         steps = () if campaign is None else campaign.steps

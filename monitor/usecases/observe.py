@@ -22,6 +22,7 @@ from monitor.domain.model import (
     Snapshot,
     Source,
     Told,
+    Track,
 )
 from monitor.domain.told import NOTHING_TOLD, fold_facts, fold_failure, raise_peak
 from monitor.store.accounts import AccountRow
@@ -224,13 +225,15 @@ async def _standings(
     result = {}
     for ext_id, one in stored.items():
         spells = episodes.get(one.id, ())
+        billing = [spell for spell in spells if spell.track is Track.BILLING]
         result[ext_id] = Standing(
             snapshot=one.snapshot,
             situation=one.situation,
             cause=one.cause,
             told=one.told,
-            current=next((spell for spell in spells if spell.closed_at is None), None),
-            past=tuple(spell for spell in spells if spell.closed_at is not None),
+            current=next((spell for spell in billing if spell.closed_at is None), None),
+            past=tuple(spell for spell in billing if spell.closed_at is not None),
+            usage=tuple(spell for spell in spells if spell.track is Track.USAGE),
             mails=tuple(mails.get(one.id, ())),
             live_sibling=one.id in siblings,
         )

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from monitor.domain.campaign import RECOVERED, Step, campaign_for
 from monitor.domain.classify import classify
 from monitor.domain.model import CancelReason, Situation
+from monitor.domain.spending import SPENDING
 from monitor.domain.words import ENDINGS, moment, name_of
 from monitor.store.subscriptions import StoredSubscription
 from monitor.usecases.telling import Mail, Told, quoted
@@ -56,6 +57,11 @@ class Spell:
     def open(self) -> bool:
         """Not ended yet."""
         return self.closed_at is None
+
+    @property
+    def beside(self) -> bool:
+        """It runs on a track of its own beside billing: a spending limit."""
+        return self.kind in SPENDING
 
 
 def tell_spells(

@@ -12,15 +12,26 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from monitor.domain.episodes import ENDED, HEALED, RECOVERED, RENEWED, REPLACED
+from monitor.domain.episodes import (
+    ENDED,
+    HEALED,
+    NOT_BILLED,
+    PERIOD_OVER,
+    RECOVERED,
+    RENEWED,
+    REPLACED,
+    USAGE_LOWERED,
+)
 from monitor.domain.intents import (
     ALREADY_TOLD,
     BASELINE,
     CUSTOMER_DELETED,
+    LIMIT_TOLD,
     NO_CUSTOMER,
     SKIPPED_LATE,
     SUBSCRIBED_AGAIN,
     TEST_ROW,
+    USAGE_STALE,
 )
 from monitor.domain.model import NotificationState
 from monitor.domain.words import ATTEMPTS, mark_of, moment, name_of, sentence
@@ -28,8 +39,9 @@ from monitor.domain.words import ATTEMPTS, mark_of, moment, name_of, sentence
 S = NotificationState
 _BORN_SILENT = frozenset(
     {BASELINE, TEST_ROW, CUSTOMER_DELETED, NO_CUSTOMER, SKIPPED_LATE, ALREADY_TOLD, SUBSCRIBED_AGAIN}
+    | {USAGE_STALE, LIMIT_TOLD}
 )
-_BY_THE_END = frozenset({RECOVERED, HEALED, REPLACED, RENEWED, ENDED})
+_BY_THE_END = frozenset({RECOVERED, HEALED, REPLACED, RENEWED, ENDED, USAGE_LOWERED, PERIOD_OVER, NOT_BILLED})
 _WAITS = frozenset({S.STAGED, S.READY, S.HELD})
 _SETTLED = frozenset({S.SENT, S.VOIDED, S.FAILED, S.UNSETTLED, S.AMBIGUOUS})
 

@@ -8,10 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from monitor.domain.model import Situation, Status
-from monitor.domain.words import ACTIONS, CAUSES, EVENTS, NOTHING, UNKNOWN, moment, name_of, tokens
+from monitor.domain.spending import CLEAR, SPENDING, limit_of
+from monitor.domain.words import ACTIONS, CAUSES, ENDINGS, EVENTS, NOTHING, UNKNOWN, moment, name_of, tokens
 from monitor.store.subscriptions import StoredSubscription
 
-_SITUATIONS = frozenset(situation.value for situation in Situation)
+_SITUATIONS = frozenset(situation.value for situation in Situation if situation not in SPENDING)
 _AMOUNTS = frozenset({"allowance_raised", "maximum_changed"})
 
 
@@ -56,6 +57,7 @@ def facts_of(stored: StoredSubscription, terms: Terms) -> dict[str, str]:
         "attempts left": NOTHING if snapshot.remaining_attempts is None else str(snapshot.remaining_attempts),
         "next attempt": moment(snapshot.next_attempt_at, zone),
         "access until": moment(snapshot.current_period_end_at, zone),
+        "spending limit": _limit(stored, zone),
         "management link": "known" if stored.told.manage_link else UNKNOWN,
     }
     if snapshot.test:
@@ -72,9 +74,26 @@ def _value(kind: str, value: str | None, terms: Terms) -> str:
         return moment(datetime.fromisoformat(value), terms.zone)
     if kind == "price_changed":
         return f"{value} USD"
+    if kind in SPENDING:
+        used, _, limit = value.partition("/")
+        return f"{used} of {limit} USD"
+    if kind == CLEAR:
+        return ENDINGS.get(value, value)
     if kind == "cause_changed":
         return CAUSES.get(value, value)
     return name_of(value) if kind == "created" else value
+
+
+def _limit(stored: StoredSubscription, zone: ZoneInfo) -> str:
+    usage = stored.told.usage
+    if usage is None:
+        return NOTHING
+    limit = limit_of(stored.snapshot, usage)
+    known = "a limit that nobody told" if limit is None else f"{limit:f} USD"
+    return (
+        f"{usage.used_usd:f} of {known} used on {moment(usage.as_of, zone)}; "
+        f"the period ends {moment(usage.period_end_at, zone)}"
+    )
 
 
 def _every(frequency: timedelta | None) -> str:

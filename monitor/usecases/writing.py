@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.campaign import campaign_for
+from monitor.domain.campaign import Campaign, campaign_for
 from monitor.domain.decide import Decision
 from monitor.domain.intents import Intent
 from monitor.domain.model import Episode, NotificationState, Snapshot, Source, Told
@@ -72,7 +72,7 @@ class Judged:
 
     def _judgement(self) -> tuple[Any, ...]:
         after = self.decision.after
-        seq = self.first_seq + len(self.decision.changes) - 1
+        seq = self.first_seq + len(self.decision.happened) - 1
         return after.situation, after.cause, self.decision.next_look_at, seq
 
     @property
@@ -92,7 +92,7 @@ async def write_judged(
     await update_subscriptions(conn, [one.judged_row(ids[one.snapshot.ext_id]) for one in known if one.raw is None])
     events = [row for one in judged for row in _event_rows(account_id, one, ids[one.snapshot.ext_id], pen)]
     await append_events(conn, events)
-    closing = [(end[0].id, end[1]) for one in judged if (end := one.decision.closes) is not None]
+    closing = [(episode.id, reason) for one in judged for episode, reason in one.decision.ends]
     await close_episodes(conn, closing, pen.now)
     voided = await void_episodes(conn, closing)
     await write_episodes(conn, account_id, [row for one in judged for row in _episode_rows(one, ids)])
@@ -142,17 +142,33 @@ def _event_rows(account_id: int, one: Judged, row_id: int, pen: Pen) -> list[dic
             "asked_at": one.asked_at,
             "evidence_at": one.snapshot.provider_updated_at,
         }
-        for offset, change in enumerate(one.decision.changes)
+        for offset, change in enumerate(one.decision.happened)
     ]
 
 
 def _episode_rows(one: Judged, ids: Mapping[str, int]) -> list[tuple[int, int, str, Episode]]:
-    episode = one.decision.opens or one.decision.keeps
-    if episode is None:
-        return []
-    campaign = campaign_for(one.decision.after.situation, one.decision.after.variant)
-    seq = one.first_seq + max(0, len(one.decision.changes) - 1)
-    return [(ids[one.snapshot.ext_id], seq, "" if campaign is None else campaign.fingerprint, episode)]
+    """The open episode of each track, with the number of the event that opened it if that was one of these."""
+    decision = one.decision
+    after = decision.after
+    spells = (
+        (decision.opens or decision.keeps, campaign_for(after.situation, after.variant), len(decision.changes)),
+        (decision.spending.episode, _campaign_beside(decision), len(decision.happened)),
+    )
+    return [
+        (
+            ids[one.snapshot.ext_id],
+            one.first_seq + max(0, last - 1),
+            "" if campaign is None else campaign.fingerprint,
+            episode,
+        )
+        for episode, campaign, last in spells
+        if episode is not None
+    ]
+
+
+def _campaign_beside(decision: Decision) -> Campaign | None:
+    episode = decision.spending.episode
+    return None if episode is None else campaign_for(episode.kind, episode.variant)
 
 
 def _notification_row(account_id: int, row_id: int, intent: Intent, pen: Pen) -> dict[str, Any]:

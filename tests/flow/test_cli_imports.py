@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
-from tests.shell import NOW, shop_of
+from tests.shell import NOW, START, shop_of
 
 
 @pytest.fixture
@@ -75,3 +76,36 @@ def test_the_demo_plays_over_api_v1_too(shop):
     assert told.returncode == 0, told.stderr
     assert "0 mails sent: every mail goes once." in " ".join(told.stdout.split())
     assert "The guard holds the whole batch" in told.stdout
+
+
+def test_usage_of_a_file_is_told_and_the_next_pass_mails_whoever_is_near_a_limit(shop):
+    shop.told("run", *NOW)
+    first, second, third = sorted(shop.world.id_of(sub) for sub in shop.world.living())[:3]
+    file = shop.folder / "usage.csv"
+    file.write_text(
+        "subscription,used,limit,period_end,as_of\n"
+        f"{first},402.50,500,2026-04-21T00:00:00Z,\n"
+        f"{second},10,500,2026-04-21T00:00:00Z,2026-04-01T08:00:00Z\n"
+        f"{third},500,500,2026-04-01T00:00:00Z,\n" + "".join(f"sub@{n},1,2,2026-04-21T00:00:00Z,\n" for n in range(6))
+    )
+    told = shop.told("import-usage", "usage.csv")
+    assert told.returncode == 1, told.stderr
+    assert "9 lines: 2 new, 0 changed, 0 known already" in told.stdout
+    assert "1 are about a period that has ended: nothing is mailed about it" in told.stdout
+    assert "line 5: this subscription is not known" in told.stderr
+    assert "... and 1 more lines" in told.stderr
+    plan = shop.told("run", "--dry-run", "--now", (START + timedelta(minutes=10)).isoformat())
+    assert "Spending limit near" in plan.stdout, plan.stdout
+    assert "at least 80 percent of their own limit is used" in " ".join(plan.stdout.split())
+    file.write_text(
+        f"subscription,used,limit,period_end,as_of\n{second},5,500,2026-04-21T00:00:00Z,2026-04-01T07:00:00Z\n"
+    )
+    older = shop.told("import-usage", "usage.csv", "--account", "acme")
+    assert (older.returncode, "1 were measured before what is known already" in older.stdout) == (0, True)
+    known = json.loads(shop.told("import-usage", "usage.csv", "--format", "json").stdout)
+    assert known == {
+        "account": "acme", "lines": 1, "new": 0, "changed": 0, "unchanged": 0, "older": 1, "over": 0, "bad": []
+    }  # fmt: skip
+    (shop.folder / "bad.csv").write_text("subscription,used\n")
+    assert shop.told("import-usage", "bad.csv").returncode == 2
+    assert shop.told("preview", "spending_limit_reached").returncode == 0

@@ -125,7 +125,7 @@ async def test_who_is_asked_to_stop_begins_no_further_transaction(stage):
     ]
     async with stage.db.write() as conn:
         await conn.execute(insert(quarantine), old)
-    asked = iter([False, True, True, True])
+    asked = iter([False, True, True, True, True])
     kept = await keep_house(replace(stage.tools, stopping=lambda: next(asked)), START + days(31))
     assert (kept.quarantine, await count(stage, quarantine)) == (AT_ONCE, 1)
 

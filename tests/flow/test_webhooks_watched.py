@@ -11,7 +11,8 @@ from monitor.cli.checks.finding import Mark
 from monitor.cli.checks.webhooks import endpoint
 from monitor.clock import SystemClock
 from monitor.config import Settings
-from monitor.domain.model import EndpointSeen, Mode
+from monitor.domain.endpoint import EndpointSeen
+from monitor.domain.model import Mode
 from monitor.metrics import Meter
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
 from monitor.sandbox import faults as fault

@@ -16,6 +16,7 @@ from monitor.store.schema.state import (
     products,
     quarantine,
     subscriptions,
+    usages,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "subscriptions",
     "suppressions",
     "templates",
+    "usages",
 ]

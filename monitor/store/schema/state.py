@@ -141,6 +141,7 @@ subscriptions = Table(
     Column("failing_since_at", Instant),
     Column("next_attempt_at", Instant),
     Column("awaiting_maximum_since_at", Instant),
+    Column("max_spending_usd", Usd),
     Column("wallet", Text),
     Column("subscription_hash", Text),
     Column("test", Boolean, nullable=False),
@@ -175,6 +176,21 @@ subscriptions = Table(
     Index("ix_subscriptions_look", "account_id", "next_look_at", **where("next_look_at IS NOT NULL")),
     Index("ix_subscriptions_status", "account_id", "status"),
     Index("ix_subscriptions_customer", "customer_id"),
+)
+
+usages = Table(
+    "usages",
+    metadata,
+    Column("subscription_id", RowId, ForeignKey("subscriptions.id"), primary_key=True, autoincrement=False),
+    account_column(),
+    Column("used_usd", Usd, nullable=False),
+    Column("limit_usd", Usd),
+    Column("period", Instant, nullable=False),
+    Column("period_start_at", Instant),
+    Column("period_end_at", Instant, nullable=False),
+    Column("as_of", Instant, nullable=False),
+    Column("imported_at", Instant, nullable=False),
+    Index("ix_usages_end", "period_end_at"),
 )
 
 discovered = Table(

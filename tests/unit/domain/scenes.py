@@ -17,6 +17,7 @@ from monitor.domain.model import (
     Snapshot,
     Status,
     Told,
+    Track,
 )
 from monitor.domain.still_due import Case, Do, still_due
 
@@ -156,7 +157,11 @@ class Ledger:
 
     @property
     def current(self):
-        return next((one for one in self.episodes.values() if one.closed_at is None), None)
+        return next((one for one in self.of(Track.BILLING) if one.closed_at is None), None)
+
+    def of(self, track):
+        """The episodes of one track."""
+        return [one for one in self.episodes.values() if one.track is track]
 
     def see(self, snapshot, at, told=None):
         """An observation; returns the decision."""
@@ -164,7 +169,7 @@ class Ledger:
         decision = decide(self.standing(), snapshot, self.policy, at)
         self._write(decision, at)
         self.snapshot, self.situation, self.cause = snapshot, decision.after.situation, decision.after.cause
-        self.events += [change.kind for change in decision.changes]
+        self.events += [change.kind for change in decision.happened]
         return decision
 
     def tick(self, at, told=None):
@@ -178,7 +183,8 @@ class Ledger:
             cause=self.cause,
             told=self.told,
             current=self.current,
-            past=tuple(one for one in self.episodes.values() if one.closed_at is not None),
+            past=tuple(one for one in self.of(Track.BILLING) if one.closed_at is not None),
+            usage=tuple(self.of(Track.USAGE)),
             mails=tuple(self.mails.values()),
             live_sibling=self.live_sibling,
         )
@@ -224,16 +230,16 @@ class Ledger:
         return [(one.kind, one.state, one.reason) for one in self.mails.values()]
 
     def _write(self, decision, at):
-        if decision.closes is not None:
-            episode, reason = decision.closes
+        for episode, reason in decision.ends:
             self.episodes[episode.id] = replace(episode, closed_at=at, close_reason=reason, next_step_at=None)
             for mail in list(self.mails.values()):
                 if mail.episode_id == episode.id and mail.state in {S.STAGED, S.HELD}:
                     self._mark(mail.id, S.VOIDED, reason)
-        for episode in (decision.opens, decision.keeps):
+        for episode in (decision.opens, decision.keeps, decision.spending.episode):
             if episode is not None:
                 self.episodes[episode.id] = episode
-        assert sum(one.closed_at is None for one in self.episodes.values()) <= 1
+        for track in Track:
+            assert sum(one.closed_at is None for one in self.of(track)) <= 1
         for intent in decision.intents:
             before = self.mails.get(intent.id)
             assert (before is not None) == intent.revives

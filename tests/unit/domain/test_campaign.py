@@ -34,6 +34,8 @@ stopped            trial_not_converted   stopped             low      no   0h   
 stopped            merchant_closed       stopped             low      no   0h   7d-old
 stopped            inactive_on_chain     stopped             low      no   0h   7d-old
 stopped            unknown               stopped             low      no   0h   7d-old
+spending_limit_near -                    spending_limit_near normal   yes  0h   deadline
+spending_limit_reached -                 spending_limit_reached urgent no  0h   deadline
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 

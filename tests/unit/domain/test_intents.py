@@ -220,6 +220,7 @@ def test_a_step_that_was_never_sent_comes_back_with_its_reason(reason):
 
 def test_what_may_come_back_is_a_short_list():
     expected = {"healed", "replaced", "ended", "action_done", "superseded", "no_address", "customer_changed"}
+    expected |= {"usage_lowered", "not_billed", "usage_stale"}
     assert expected == REVIVABLE
 
 

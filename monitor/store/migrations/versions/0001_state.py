@@ -162,6 +162,7 @@ def upgrade() -> None:
         sa.Column("failing_since_at", Instant(), nullable=True),
         sa.Column("next_attempt_at", Instant(), nullable=True),
         sa.Column("awaiting_maximum_since_at", Instant(), nullable=True),
+        sa.Column("max_spending_usd", Usd(), nullable=True),
         sa.Column("wallet", sa.Text(), nullable=True),
         sa.Column("subscription_hash", sa.Text(), nullable=True),
         sa.Column("test", sa.Boolean(), nullable=False),
@@ -205,3 +206,19 @@ def upgrade() -> None:
         sqlite_where=sa.text("next_look_at IS NOT NULL"),
     )
     op.create_index("ix_subscriptions_status", "subscriptions", ["account_id", "status"], unique=False)
+    op.create_table(
+        "usages",
+        sa.Column("subscription_id", RowId, autoincrement=False, nullable=False),
+        sa.Column("account_id", RowId, nullable=False),
+        sa.Column("used_usd", Usd(), nullable=False),
+        sa.Column("limit_usd", Usd(), nullable=True),
+        sa.Column("period", Instant(), nullable=False),
+        sa.Column("period_start_at", Instant(), nullable=True),
+        sa.Column("period_end_at", Instant(), nullable=False),
+        sa.Column("as_of", Instant(), nullable=False),
+        sa.Column("imported_at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_usages_account_id")),
+        sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name=op.f("fk_usages_subscription_id")),
+        sa.PrimaryKeyConstraint("subscription_id", name=op.f("pk_usages")),
+    )
+    op.create_index("ix_usages_end", "usages", ["period_end_at"], unique=False)
