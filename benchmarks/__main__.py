@@ -11,7 +11,7 @@ from benchmarks import rounds
 from benchmarks.report import write
 from benchmarks.stage import ROOT, postgres
 
-PARTS = ("sync", "windows", "delivery", "scaling")
+PARTS = ("sync", "windows", "reads", "delivery", "scaling")
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
                 rounds.sync(found, folder, socket, rows=given.rows, rounds=given.rounds)
             if "windows" in parts:
                 rounds.windows(found, folder, socket, rows=min(given.rows, 20_000), rounds=given.rounds)
+            if "reads" in parts:
+                rounds.reads(found, folder, socket, rows=min(given.rows, 20_000), rounds=given.rounds)
             if "delivery" in parts:
                 rounds.delivery(found, folder, socket, mails=given.mails, rounds=given.rounds)
             if "scaling" in parts:

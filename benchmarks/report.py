@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.rounds import DELAY_MS, Found
+from benchmarks.rounds import DELAY_MS, READ_AT_ONCE, READ_DELAY_MS, Found
 
 _LIBRARIES = ("httpx", "msgspec", "sqlalchemy", "psycopg", "aiosqlite", "aiosmtplib", "jinja2", "pydantic")
 _WAYS = {
@@ -27,7 +27,7 @@ _CHAINS = {
 }
 
 
-_ORDER = ("Sync", "Where", "Creation", "Delivery", "Scaling")
+_ORDER = ("Sync", "Where", "Creation", "Reading", "Delivery", "Scaling")
 
 
 def write(found: Found, path: Path, *, rows: int, mails: int, rounds: int) -> None:
@@ -37,6 +37,8 @@ def write(found: Found, path: Path, *, rows: int, mails: int, rounds: int) -> No
         measured |= {"Sync": _sync(found, rows), "Where": _split(found)}
     if found.rate("windows", "four"):
         measured["Creation"] = _windows(found)
+    if found.rate("sqlite", "read_ours"):
+        measured["Reading"] = _reads(found)
     if found.rate("delivery", "raw"):
         measured["Delivery"] = _delivery(found, mails)
     if any(what[0] == "scaling" for what in found.results):
@@ -111,6 +113,24 @@ def _windows(found: Found) -> str:
         f"## Creation windows\n\nWith {DELAY_MS} ms a page, second sync on PostgreSQL: one walk {one:,.0f} rows/s, "
         f"four windows {four:,.0f} rows/s: {four / one:.1f}x.\n"
     )
+
+
+def _reads(found: Found) -> str:
+    ideal = READ_AT_ONCE * 1000 / READ_DELAY_MS
+    text = (
+        f"## Reading known ids one by one (API v1)\n\n{found.of('count', 'sqlite', 'read_ours'):,.0f} ids, "
+        f"`read_at_once = {READ_AT_ONCE}`, each answered after {READ_DELAY_MS} ms: {ideal:.0f} a second at most. The "
+        "bare client only asks and throws the answers away.\n\n"
+        "| way | database | reads/s | of the most possible | ms of processor time a read | peak MB |\n"
+        "|---|---|---|---|---|---|\n"
+    )
+    for database in ("postgresql", "sqlite"):
+        ways = {"read_bare": "bare: httpx, nothing kept", "read_ours": "**ours**: compared, in the ledger"}
+        for way, label in ways.items():
+            rate = found.rate(database, way) or 0
+            cells = [label, database, f"{rate:,.0f}", f"{rate / ideal:.0%}", _cpu_ms(found, database, way)]
+            text += f"| {' | '.join(cells)} | {found.of('peak_mb', database, way):.0f} |\n"
+    return text + "\nWhere the machine is not idle, the bare client's share tells how much of it was to be had.\n"
 
 
 def _delivery(found: Found, mails: int) -> str:

@@ -1,4 +1,4 @@
-"""The four benchmarks. Every figure is the median of interleaved rounds: one contender after the other, then all again.
+"""The benchmarks. Every figure is the median of interleaved rounds: one contender after the other, then all again.
 
 So a machine that gets slower in between is slow for everybody. A contender that is not installed is skipped and named.
 """
@@ -17,6 +17,7 @@ from benchmarks.stage import contend, control, fresh_database, helper, median, m
 
 Result = dict[str, Any]
 DELAY_MS = 50
+READ_DELAY_MS, READ_AT_ONCE = 20, 8
 MAIL_BYTES = 15_000
 
 
@@ -91,6 +92,21 @@ def windows(found: Found, folder: Path, socket: str, *, rows: int, rounds: int) 
         for _ in range(rounds):
             found.add("windows", "one", result=contend("sync_ours", str(config), "--windows=1"))
             found.add("windows", "four", result=contend("sync_ours", str(config)))
+
+
+def reads(found: Found, folder: Path, socket: str, *, rows: int, rounds: int) -> None:
+    """API v1: every known id read by itself, eight at once, 20 ms each; beside a client that does nothing else."""
+    how = ("--rows", str(rows), "--delay", str(READ_DELAY_MS))
+    with helper("replay_v1", *how) as api:
+        ids = folder / "ids.txt"
+        ids.write_text("\n".join(api["ids"]), encoding="utf-8")
+        for name, where in (("postgresql", socket), ("sqlite", None)):
+            with _ours(where, folder, api, version="v1") as config:
+                found.add(name, "read_first", result=contend("read_ours", str(config), str(ids)))
+                for _ in range(rounds):
+                    bare = contend("read_bare", api["base"], api["key"], str(ids), str(READ_AT_ONCE))
+                    found.add(name, "read_bare", result=bare)
+                    found.add(name, "read_ours", result=contend("read_ours", str(config), str(ids)))
 
 
 def delivery(found: Found, folder: Path, socket: str, *, mails: int, rounds: int) -> None:

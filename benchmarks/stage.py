@@ -66,7 +66,13 @@ def migrate(url: str) -> None:
 
 
 def write_config(
-    folder: Path, url: str, api: dict[str, Any], *, smtp_port: int = 1025, first_run: str = "baseline"
+    folder: Path,
+    url: str,
+    api: dict[str, Any],
+    *,
+    smtp_port: int = 1025,
+    first_run: str = "baseline",
+    version: str = "v2",
 ) -> Path:
     """A configuration as an operator would write it; the state folder is new."""
     name = f"ours-{next(_numbers)}"
@@ -81,9 +87,9 @@ host = "127.0.0.1"
 port = {smtp_port}
 security = "none"
 [accounts.acme]
-provider = "qbitflow-v2"
+provider = "qbitflow-{version}"
 mode = "live"
-base_url = "{api["base"]}/v2"
+base_url = "{api["base"]}/{version}"
 api_key = "{api["key"]}"
 sender = "Acme Billing <billing@acme.example>"
 brand = {{ name = "Acme", url = "https://acme.example", color = "#3456d1" }}

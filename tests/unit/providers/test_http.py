@@ -1,13 +1,15 @@
 """Retries, waits and limits of the one client, with a scripted transport and a clock that only `sleep` moves."""
 
 import asyncio
+import gzip
 import ssl
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
-from monitor.clock import ManualClock
+from monitor.clock import ManualClock, SystemClock
 from monitor.errors import (
     ConfigError,
     ProviderAuthError,
@@ -18,6 +20,8 @@ from monitor.errors import (
 )
 from monitor.providers import http
 from monitor.providers.http import ApiClient
+from monitor.sandbox.seeding import healthy
+from monitor.sandbox.server import SandboxServer
 
 KEY = "sk_canary_do_not_print"
 
@@ -333,11 +337,31 @@ def test_a_header_value_that_cannot_be_sent_is_refused_without_being_shown(value
 
 
 async def test_the_machines_proxy_settings_are_not_used(monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    rig = Rig(200)
-    assert not rig.client._client.trust_env
-    await rig.client.aclose()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with SandboxServer(healthy(1)) as served:
+        client = ApiClient(
+            served.url, {"X-API-Key": KEY}, account="acme", clock=SystemClock(), sleep=asyncio.sleep, attempt_seconds=5
+        )
+        assert (await client.get("currencies", "/utils/all-available-currencies")).status == 200
+        await client.aclose()
+
+
+async def test_nothing_of_an_answer_goes_back_with_the_next_request():
+    """No cookie, no redirect: only what was set for the account leaves this machine."""
+    rig = Rig((200, {"Set-Cookie": "session=1; Path=/", "Location": "https://other.example/"}, b"{}"))
+    await rig.get()
+    await rig.get()
+    first, second = (dict(request.headers) for request in rig.requests)
+    assert {*first, *second} == {"host", "accept", "accept-encoding", "user-agent", "x-api-key", "x-request-id"}
+    assert {name for name in first if first[name] != second[name]} == {"x-request-id"}
+    assert first["user-agent"].startswith("subscription-monitor/")
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_packed_body_is_unpacked(encoding, pack):
+    rig = Rig((200, {"Content-Encoding": encoding}, pack(b'{"a":1}')))
+    assert (await rig.get()).body == b'{"a":1}'
 
 
 def test_the_trusted_certificates_are_read_once_for_all_accounts(monkeypatch):
@@ -347,7 +371,7 @@ def test_the_trusted_certificates_are_read_once_for_all_accounts(monkeypatch):
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **how: read.append(how) or real(**how))
     http._trusted.cache_clear()
     for _ in range(3):
-        Rig(200)
+        ApiClient("https://api.example", {}, account="acme", clock=SystemClock(), sleep=asyncio.sleep)
     assert read == [{"trust_env": False}]
     assert http._trusted().verify_mode is ssl.CERT_REQUIRED
     assert http._trusted().check_hostname
