@@ -33,7 +33,7 @@ from monitor.providers.answers import is_object
 from monitor.providers.base import Capability, CustomerPage, IdPage, UnsupportedError
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow import qbitflow_client
-from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID, currency_seen
+from monitor.providers.qbitflow_v2_wire import currency_seen
 from monitor.providers.reading import OnBadRow, Reader, bare, read_or_bad, segment
 from monitor.providers.wire import UNREADABLE, RowError, check_row
 
@@ -144,7 +144,7 @@ class QBitFlowV1(Reader):
 
     async def read(self, ext_id: str) -> tuple[Snapshot, bytes] | BadRow | None:
         """See `KnownReader`. Only a subscription's id is ever asked for: beside it lie GETs that cancel and bill."""
-        if not SUBSCRIPTION_ID.fullmatch(ext_id):
+        if not wire.SUBSCRIPTION_ID.fullmatch(ext_id):
             return None
         answer = await self.found("subscription", f"/transaction/subscription/{segment(ext_id)}")
         if answer is None:

@@ -26,8 +26,8 @@ from monitor.providers.hooks import (
     matches,
     unix_seconds,
 )
+from monitor.providers.qbitflow_v1_wire import SUBSCRIPTION_ID
 from monitor.providers.qbitflow_v2_events import manage_link
-from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, instant, units, usd_number
 
 SIGNATURE = "x-webhook-signature-256"

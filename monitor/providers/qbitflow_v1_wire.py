@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from monitor.domain.model import Action, BadRow, CustomerSeen, Mode, ProductSeen, Snapshot, Status
-from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID, currency_seen
+from monitor.providers.qbitflow_v2_wire import currency_seen
 from monitor.providers.wire import (
     UNREADABLE,
     Id,
@@ -29,6 +29,8 @@ from monitor.providers.wire import (
 )
 
 NAME = "qbitflow-v1"
+SUBSCRIPTION_ID = re.compile(r"(?:sub|payg)@[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""An id as v1 gives it: `payg@` where the subscription is billed by usage."""
 _NIL_UUID = re.compile(r"[0-]+")
 _ZERO_USD = re.compile(r"0+(?:\.0+)?")
 _LONGEST_FREQUENCY = 365 * 100 * 86400

@@ -29,8 +29,7 @@ from monitor.store.discovery import FoundIn, add_discovered
 from monitor.usecases.context import Account, Tools, travelled_now
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-SUBSCRIPTION = re.compile(rf"(?:sub@)?({_UUID})")
-"""A subscription's id, with or without its prefix."""
+_SUBSCRIPTION = re.compile(rf"(?:(sub|payg)@)?({_UUID})")
 _LOCALE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 _LONGEST_ID = 100
 _COLUMNS = {
@@ -69,9 +68,9 @@ async def import_ids(tools: Tools, account: Account, lines: Iterable[str]) -> Im
     done = Imported()
     ids: dict[str, None] = {}
     for number, fields in rows_of(lines):
-        found = next((match for one in fields if (match := SUBSCRIPTION.fullmatch(one.strip()))), None)
+        found = next((ext_id for one in fields if (ext_id := subscription_id(one.strip())) is not None), None)
         if found is not None:
-            ids[f"sub@{found.group(1)}"] = None
+            ids[found] = None
             done.lines += 1
         elif number > 1:
             done.lines += 1
@@ -186,6 +185,12 @@ def _columns(given: dict[str, str], address_mac: Callable[[str], str]) -> dict[s
             raise ValueError('the zone is none; write it like "Europe/Budapest"') from error
         values["zone"] = zone
     return values
+
+
+def subscription_id(text: str) -> str | None:
+    """The id that this text is, `sub@` put before a bare UUID; None where it is none of QBitFlow's."""
+    found = _SUBSCRIPTION.fullmatch(text)
+    return None if found is None else f"{found.group(1) or 'sub'}@{found.group(2)}"
 
 
 def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

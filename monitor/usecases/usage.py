@@ -21,7 +21,7 @@ from monitor.store.accounts import AccountRow, ensure_account
 from monitor.store.subscriptions import StoredSubscription, load_subscriptions
 from monitor.store.usages import look_again, write_usages
 from monitor.usecases.context import Account, Tools, travelled_now
-from monitor.usecases.importing import SUBSCRIPTION, rows_of
+from monitor.usecases.importing import rows_of, subscription_id
 
 AT_ONCE = 500
 FAR = timedelta(days=366)
@@ -192,8 +192,7 @@ def _id(given: Mapping[str, str]) -> str:
     ext_id = given.get("subscription", "")
     if not ext_id or len(ext_id) > 100 or not ext_id.isprintable():
         raise ValueError("no subscription id")
-    bare = SUBSCRIPTION.fullmatch(ext_id)
-    return ext_id if bare is None else f"sub@{bare.group(1)}"
+    return subscription_id(ext_id) or ext_id
 
 
 def _line(number: int, given: Mapping[str, str], now: datetime) -> _Line:

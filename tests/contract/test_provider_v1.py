@@ -273,6 +273,8 @@ class TestQBitFlowV1(ProviderContract):
                 await on.provider.subscription(ext_id)
             assert on.faults.requests == {"subscription": 1, "customer": 1}
             assert (await on.provider.subscription(two)) is not None
+            await on.provider.subscription(two.replace("sub@", "payg@"))  # billed by usage, read like any other
+            assert on.faults.requests["subscription"] == 3
 
     # The key
 

@@ -86,6 +86,7 @@ async def test_each_mark_is_mailed_once_a_period_however_often_it_is_reported(st
     assert mail.message["Subject"].endswith("80% of your limit used")
     assert "402.50" in body(mail)
     assert "500" in body(mail)
+    assert 'answer this mail with the word "stop"' in body(mail)
 
     again = await one(stage, "402.50")
     assert (again.unchanged, again.changed) == (1, 0)
@@ -99,6 +100,7 @@ async def test_each_mark_is_mailed_once_a_period_however_often_it_is_reported(st
     await stage.run()
     assert (await stage.deliver()).sent == 1
     assert stage.mailbox.messages[-1].message["Subject"].endswith("your spending limit is reached")
+    assert 'the word "stop"' not in body(stage.mailbox.messages[-1])
     for _ in range(2):
         stage.world.advance(HOUR)
         await one(stage, "505", end=END + 30 * DAY)  # an end that moves is the same period

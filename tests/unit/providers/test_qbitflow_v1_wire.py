@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from monitor.providers.qbitflow_v1_wire import subscription_row
+from monitor.domain.model import BadRow
+from monitor.providers.qbitflow_v1_wire import paid_row, subscription_row
 
 ROW = {"uuid": "sub@11111111-1111-4111-8111-111111111111", "subscriptionStatus": "active"}
 
@@ -25,6 +26,14 @@ def test_a_spending_limit_is_read_where_it_is_one_and_else_the_row_goes_without(
     raw = json.dumps(ROW)[:-1] + f', "maxSpendingPerPeriod": {token}, "unitsCurrentPeriod": 12.5}}'
     snapshot, _ = subscription_row(raw.encode())
     assert snapshot.max_spending_usd == limit
+
+
+def test_a_row_billed_by_usage_is_a_subscription_too():
+    ext_id = ROW["uuid"].replace("sub@", "payg@")
+    snapshot, _ = subscription_row(json.dumps({**ROW, "uuid": ext_id}).encode())
+    assert snapshot.ext_id == ext_id
+    assert paid_row(json.dumps({"subscriptionUUID": ext_id}).encode()) == (ext_id, None)
+    assert isinstance(subscription_row(json.dumps({**ROW, "uuid": f"x{ext_id}"}).encode()), BadRow)
 
 
 def test_an_ordinary_row_has_none():
