@@ -50,6 +50,7 @@ class ConnectionFailedError(MailError):
     def __init__(self, phase: Phase, reason: str) -> None:
         super().__init__(f"the connection failed at {phase}: {reason}")
         self.phase = phase
+        self.reason = reason
 
 
 class ReplyLostError(MailError):
@@ -58,6 +59,11 @@ class ReplyLostError(MailError):
 
 class Session(Protocol):
     """A connection that is kept for many mails, and made anew when the server closes it. One mail at a time."""
+
+    @property
+    def pipelining(self) -> bool:
+        """Whether the next mail's envelope may leave with this one's body: then `following` is worth giving."""
+        ...
 
     async def envelope(self, sender: str, recipient: str) -> Reply:
         """MAIL and exactly one RCPT; the reply is RCPT's.
@@ -70,8 +76,11 @@ class Session(Protocol):
         """
         ...
 
-    async def body(self, message: bytes) -> Reply:
+    async def body(self, message: bytes, following: tuple[str, str] | None = None) -> Reply:
         """DATA and the message; waits up to 10 minutes for the reply (RFC 5321 4.5.3.2.6). A reply returned is 2xx.
+
+        `following` are sender and recipient of the next mail, whose `envelope` will be asked for, or `reset`: where the
+        server allows it they are said already, and nothing of that mail is sent.
 
         Raises:
             ReplyError: refused at DATA or at the dot: certainly not delivered.

@@ -126,6 +126,8 @@ class _NoLocks:
 class _NotingTransport:
     """A mail server that says yes and delivers nothing; it opens no connection."""
 
+    pipelining = False
+
     @asynccontextmanager
     async def session(self) -> AsyncIterator[_NotingTransport]:
         yield self
@@ -133,7 +135,7 @@ class _NotingTransport:
     async def envelope(self, sender: str, recipient: str) -> Reply:
         return Reply(Phase.RCPT, 250 if sender and recipient else 550)
 
-    async def body(self, message: bytes) -> Reply:
+    async def body(self, message: bytes, following: tuple[str, str] | None = None) -> Reply:  # noqa: ARG002
         return Reply(Phase.DOT, 250 if message else 554)
 
     async def reset(self) -> None:

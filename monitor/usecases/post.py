@@ -61,6 +61,8 @@ class PostOffice:
         self.posted = Posted()
         self._marker = Marker(tools, account_id, now, self.posted, at_work=lambda: self._at_work)
         self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
+        self._ahead: dict[Session, ClaimedMail] = {}
+        """The mail whose envelope a connection has said already, with the body of the one before it."""
         self._clerks: set[asyncio.Task[None]] = set()
         self._at_work = 0
         self._moved = asyncio.Event()
@@ -153,20 +155,44 @@ class PostOffice:
             self._moved.set()
 
     async def _empty_queue(self, session: Session) -> None:
-        while not self._stopped() and not self._closing:
-            mail = await self._queue.get()
-            self._moved.set()
-            if mail is None:
-                return
-            if self._stopped():
-                self._give_back(mail)
-                return
-            self._at_work += 1
-            try:
-                await self._post(session, mail)
-            finally:
-                self._at_work -= 1
+        try:
+            while not self._stopped() and not self._closing:
+                mail = await self._next(session)
                 self._moved.set()
+                if mail is None:
+                    return
+                if self._stopped():
+                    self._give_back(mail)
+                    return
+                self._at_work += 1
+                try:
+                    await self._post(session, mail)
+                finally:
+                    self._at_work -= 1
+                    self._moved.set()
+        finally:
+            if (mail := self._ahead.pop(session, None)) is not None:
+                self._queue.put_nowait(mail)
+
+    async def _next(self, session: Session) -> ClaimedMail | None:
+        """The next mail for this connection: the one that it announced, one that waits, or one announced elsewhere.
+
+        So no mail waits behind the slow reply of one connection while another has nothing to do.
+        """
+        mail = self._ahead.pop(session, None)
+        if mail is None and self._queue.empty() and self._ahead:
+            _, mail = self._ahead.popitem()
+        return mail or await self._queue.get()
+
+    def _look_ahead(self, session: Session) -> tuple[str, str] | None:
+        """The envelope to leave with the body that is about to: of the next mail, while more wait than connections."""
+        if not session.pipelining or self._queue.qsize() <= self._connections:
+            return None
+        mail = self._queue.get_nowait()
+        if mail is None:  # the office closes
+            return None
+        self._ahead[session] = mail
+        return mail.sender, mail.recipient
 
     def _not_connected(self, error: ReplyError | ConnectionFailedError) -> None:
         """Nothing of ours was on it. A server that lets in fewer connections is there: the others go on alone."""
@@ -208,7 +234,7 @@ class PostOffice:
             return
         self._tools.failpoint("after_in_data")
         try:
-            reply = await session.body(mail.message)
+            reply = await session.body(mail.message, self._look_ahead(session))
         except ReplyError as error:
             self._answered(mail, error.reply, expect=S.IN_DATA, copy=copy)
             return

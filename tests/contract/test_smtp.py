@@ -125,15 +125,15 @@ async def test_a_connection_lost_before_the_body_is_safe_to_retry(log, verb, the
 async def test_a_connection_that_ends_with_the_go_ahead_has_taken_nothing(log, monkeypatch):
     async with Sink(log) as sink, transport(sink.port).session() as session:
         await session.envelope(SENDER, ANN)
-        client = session._client
-        ask = client.execute_command
+        wire = session._open.wire
+        reply = wire.reply
 
-        async def ask_and_lose(*args, **options):
-            reply = await ask(*args, **options)
-            client.transport.abort()
-            return reply
+        async def reply_and_lose(wait):
+            answer = await reply(wait)
+            wire._transport.abort()
+            return answer
 
-        monkeypatch.setattr(client, "execute_command", ask_and_lose)
+        monkeypatch.setattr(wire, "reply", reply_and_lose)
         with pytest.raises(ConnectionFailedError):
             await session.body(MAIL)
         assert sink.accepted() == []

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -144,9 +144,15 @@ async def opened(url: str, folder: Path, **how: Any) -> AsyncIterator[Counter]:
     await db.aclose()
 
 
+@pytest.fixture(params=[(), ("PIPELINING",)], ids=["one by one", "pipelining"])
+async def counter(request, sqlite_url: str, tmp_path: Path):
+    async with opened(sqlite_url, tmp_path, offers=("8BITMIME", *request.param)) as made:
+        yield made
+
+
 @pytest.fixture
-async def counter(sqlite_url: str, tmp_path: Path):
-    async with opened(sqlite_url, tmp_path, offers=("8BITMIME",)) as made:
+async def pipeline(sqlite_url: str, tmp_path: Path):
+    async with opened(sqlite_url, tmp_path, offers=("8BITMIME", "PIPELINING")) as made:
         yield made
 
 
@@ -219,6 +225,95 @@ async def test_a_new_connection_that_would_be_in_clear_pauses_the_sender(sqlite_
         assert "STARTTLS" in office.posted.pause
         assert await counter.states(mails[:1]) == [S.SENT]
         await counter.nothing_of_it_left(mails[1:])
+
+
+# One mail ahead
+
+
+async def test_a_mail_that_was_announced_goes_back_when_its_turn_does_not_come(pipeline, monkeypatch):
+    monkeypatch.setattr(post, "NOTICE_STOP_S", 0.01)
+    gate = asyncio.Event()
+    pipeline.script["DOT"] = Act(gate=gate)
+    mails = await pipeline.claimed(4)
+    async with pipeline.office(connections=1) as office:
+        await office.send(mails)
+        await asyncio.wait_for(pipeline.sink.bodies_in.wait(), 5)
+        pipeline.stopping = True
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+    assert await pipeline.states(mails) == [S.SENT, S.READY, S.READY, S.READY]
+    await pipeline.nothing_of_it_left(mails[1:])
+    assert (pipeline.sink.passes["MAIL"], pipeline.sink.passes["DATA"]) == (2, 1), "it was announced, and no more"
+
+
+async def test_a_mail_that_was_announced_goes_back_when_the_one_before_it_breaks_the_connection(pipeline):
+    pipeline.script["MAIL", 3] = Act(then="reset")
+    pipeline.script["CONNECT", 2] = Act(then="close")
+    mails = await pipeline.claimed(5)
+    office = await pipeline.post(mails, connections=1)
+    assert office.posted.unreachable is not None
+    assert await pipeline.states(mails) == [S.SENT, S.SENT, S.READY, S.READY, S.READY]
+    await pipeline.nothing_of_it_left(mails[2:])
+
+
+async def test_a_refused_body_burns_no_try_of_the_mail_announced_behind_it(pipeline):
+    """The sender pauses: what is said of the next envelope by then is nobody's news."""
+    pipeline.script["DOT"] = Act(reply=b"550 5.7.1 policy\r\n")
+    pipeline.script["RCPT", 2] = Act(reply=b"550 5.1.1 who?\r\n")
+    mails = await pipeline.claimed(4)
+    office = await pipeline.post(mails, connections=1)
+    assert "550 5.7.1" in office.posted.pause
+    await pipeline.nothing_of_it_left(mails[1:])
+    assert await pipeline.outcomes() == [("data", 1, "started")]
+
+
+async def test_an_office_that_closes_announces_nothing_more(pipeline):
+    rcpt = asyncio.Event()
+    pipeline.script["RCPT", 1] = Act(gate=rcpt)
+    mails = await pipeline.claimed(1)
+    async with pipeline.office(connections=0) as office:
+        office._connections = 1
+        await office.send(mails)
+        office._connections = 0  # so that the mark of the end alone is "more than there are connections"
+        asyncio.get_running_loop().call_later(0.05, rcpt.set)
+    assert await pipeline.states(mails) == [S.SENT]
+    assert pipeline.sink.passes["MAIL"] == 1
+
+
+async def test_no_mail_waits_behind_a_slow_reply_while_another_connection_is_free(pipeline):
+    gate = asyncio.Event()
+    pipeline.script["DOT", 1] = Act(gate=gate)
+    mails = await pipeline.claimed(4)
+    async with pipeline.office(connections=2) as office:
+        await office.send(mails)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while (await pipeline.states(mails)).count(S.SENT) < 3:
+                    await asyncio.sleep(0.005)
+        before = await pipeline.states(mails)
+        gate.set()
+        await office.finish()
+    assert sorted(before) == [S.IN_DATA, S.SENT, S.SENT, S.SENT]
+    assert await pipeline.states(mails) == [S.SENT] * 4
+
+
+async def test_each_mail_is_marked_between_its_own_recipient_and_its_own_data(pipeline):
+    """However early its envelope was said."""
+    said: list[str] = []
+    mails = await pipeline.claimed(6)
+    pipeline.pass_by = lambda name: (
+        said.append(name) if name in {"after_rcpt", "after_in_data", "after_reply"} else None
+    )
+    marks_at_data: list[str] = []
+
+    def at_data() -> None:
+        marks_at_data.append(said[-1])
+
+    pipeline.script["DATA"] = Act(call=at_data)
+    async with pipeline.office(connections=1) as office:
+        await office.send(mails)
+        await office.finish()
+    assert said == ["after_rcpt", "after_in_data", "after_reply"] * 6
+    assert marks_at_data == ["after_in_data"] * 6
 
 
 # Replies
@@ -414,7 +509,7 @@ async def test_a_stop_signal_lets_replies_come_and_gives_the_rest_back(counter, 
         await office.finish()
         assert len(office.outstanding) == 6
     assert await counter.states(mails) == [S.SENT, S.SENT, S.READY, S.READY, S.READY, S.READY]
-    assert counter.sink.passes["MAIL"] == 2
+    assert counter.sink.passes["DATA"] == 2
 
 
 async def test_after_a_stop_signal_no_longer_than_patience_lasts_and_what_was_in_its_body_stays_in_doubt(

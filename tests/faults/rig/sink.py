@@ -82,7 +82,7 @@ class Sink:
     port: int = 0
     tls: ssl.SSLContext | None = None
     implicit_tls: bool = False
-    offers: tuple[str, ...] = ("8BITMIME", "SMTPUTF8")
+    offers: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "PIPELINING")
     """EHLO's lines; STARTTLS and AUTH are added where there is a certificate."""
     keep_bodies: bool = True
     fsync: bool = False
