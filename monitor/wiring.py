@@ -8,6 +8,7 @@ import hmac
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -282,6 +283,7 @@ def build_account(
         guard=_limits(settings.guard_for(chosen)),
         read_at_once=chosen.read_at_once,
         daily_requests=chosen.daily_requests,
+        run_time=timedelta(minutes=chosen.run_minutes),
         payments=chosen.payments,
         hooked=bool(chosen.webhook_secret),
     )

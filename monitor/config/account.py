@@ -55,6 +55,8 @@ class Account(Table):
     """How many subscriptions are read at once where the API has no list (v1)."""
     daily_requests: int | None = Field(None, ge=100)
     """The most requests of one day's runs where the API has no list (v1); None: as many as it takes."""
+    run_minutes: int = Field(240, ge=5, le=1440)
+    """How long a run may ask a slow API, waits included; what is left is the next run's."""
     billing: BillingSettings | None = None
     """Only with provider = "billing-platform", which needs it."""
     webhook_secret: tuple[SecretStr, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -82,6 +82,10 @@ class Provider(Protocol):
 
     async def customer(self, ext_id: str) -> CustomerSeen | None:
         """One customer; None when the API says 404."""
+        ...
+
+    def end_after(self, limit: timedelta | None) -> None:
+        """From now on ask for so long at most, waits included: then `RateLimitedError`. None: no limit."""
         ...
 
     async def aclose(self) -> None:

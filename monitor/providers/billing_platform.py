@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 import msgspec
@@ -267,6 +267,10 @@ class BillingPlatform:
     async def currencies(self) -> tuple[CurrencySeen, ...]:
         """None: a payment's currency is a code, and of what unit its amount is nobody tells (contract, 1.5)."""
         return ()
+
+    def end_after(self, limit: timedelta | None) -> None:
+        """See `Provider`."""
+        self.client.end_after(limit)
 
     async def aclose(self) -> None:
         """See `Provider`."""

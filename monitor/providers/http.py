@@ -83,8 +83,7 @@ class _AskAgainError(Exception):
 class ApiClient:
     """One account's connection to one API.
 
-    `headers` go with every request and are never shown in an error. `deadline`, a monotonic instant of `clock` that the
-    run may set, is one that no wait passes: the error comes at once instead.
+    `headers` go with every request and are never shown in an error.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class ApiClient:
     ) -> None:
         """Raise `ConfigError` for an address or a header value that could never be sent; connects only when asked."""
         self.account = account
-        self.deadline: float | None = None
+        self._deadline: float | None = None
         self._clock = clock
         self._sleep = sleep
         self._on_request = on_request
@@ -172,6 +171,10 @@ class ApiClient:
                 f"{endpoint}: an id or a cursor that no address can carry", status=414
             ) from error
 
+    def end_after(self, limit: timedelta | None) -> None:
+        """From now on nothing is asked, and no wait made, that passes so long; None: no limit."""
+        self._deadline = None if limit is None else self._clock.monotonic() + limit.total_seconds()
+
     async def aclose(self) -> None:
         """Close the connections; afterwards `get` may not be called."""
         await self._transport.aclose()
@@ -238,9 +241,14 @@ class ApiClient:
         """Wait for what earlier requests of this route were told; raise where that is longer than may be waited."""
         quiet = throttle.quiet
         wait = quiet if quiet > LONGEST_WAIT_SECONDS else throttle.reserve()
-        if quiet > LONGEST_WAIT_SECONDS or (wait and self._passes_deadline(wait)):
+        if quiet > LONGEST_WAIT_SECONDS:
             raise RateLimitedError(
                 f"{endpoint}: the API wants {wait:.0f} s more of quiet: run it later",
+                retry_after=timedelta(seconds=wait),
+            )
+        if self._passes_deadline(wait):
+            raise RateLimitedError(
+                f"{endpoint}: the time of this run is over (accounts.{self.account}.run_minutes): the next one goes on",
                 retry_after=timedelta(seconds=wait),
             )
         if wait:
@@ -252,7 +260,7 @@ class ApiClient:
     def _passes_deadline(self, wait: float) -> bool:
         if wait >= _NEVER_MADE:
             return True
-        return self.deadline is not None and self._clock.monotonic() + wait > self.deadline
+        return self._deadline is not None and self._clock.monotonic() + wait > self._deadline
 
 
 def _wait(state: RetryCallState, throttle: Throttle, waits: tuple[float, ...]) -> float:

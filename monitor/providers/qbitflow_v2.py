@@ -58,7 +58,7 @@ _NIL_UUID = re.compile(r"[0-]+")
 class QBitFlowV2(PaymentReader):
     """One account's connection to API v2.
 
-    `account` is the account's name in messages. `client.deadline` may be set by the run: no wait passes it.
+    `account` is the account's name in messages.
     """
 
     name = NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -26,6 +27,10 @@ class Reader:
         self.client = client
         self._account = account
         self._on_bad_row = on_bad_row
+
+    def end_after(self, limit: timedelta | None) -> None:
+        """See `Provider`."""
+        self.client.end_after(limit)
 
     async def found(self, endpoint: str, path: str) -> Answer | None:
         """The answer, or None where the API itself (not a gateway before it) says 404."""

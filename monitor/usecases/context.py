@@ -83,6 +83,8 @@ class Account:
     """How many single reads are under way at once, where an API has no list."""
     daily_requests: int | None = None
     """None: as many as it takes."""
+    run_time: timedelta = timedelta(hours=4)
+    """How long a run may ask the API, waits included."""
     hooked: bool = False
     """Webhooks are expected: there is a secret to verify them with."""
 

@@ -120,9 +120,11 @@ class Run:
             return RunReport(account.name, "already_running")
         tools.failpoint("after_lock")
         async with self._beating(token):
+            account.provider.end_after(account.run_time)
             try:
                 return await self._identified(row, token)
             finally:
+                account.provider.end_after(None)
                 async with tools.db.write() as conn:
                     await release_lock(conn, self._lock, token)
 

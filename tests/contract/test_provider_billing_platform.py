@@ -86,6 +86,8 @@ async def platform(world: World, *, secret: str | None = None, clock=None, **nam
 
 
 class TestBillingPlatform(ProviderContract):
+    waits_out_429 = False
+
     @pytest.fixture
     def stage(self) -> Stager:
         return platform

@@ -94,9 +94,11 @@ def test_every_name_of_the_billing_platform_reaches_its_provider(tmp_path):
 
 
 def test_an_account_of_api_v1_reads_known_ids_as_configured(tmp_path):
-    built = account(settings(tmp_path, provider="qbitflow-v1", read_at_once=3, daily_requests=500, on_behalf_of="7"))
+    built = account(
+        settings(tmp_path, provider="qbitflow-v1", read_at_once=3, daily_requests=500, on_behalf_of="7", run_minutes=30)
+    )
     assert (built.provider.name, built.provider_name) == ("qbitflow-v1", "qbitflow-v1")
-    assert (built.read_at_once, built.daily_requests) == (3, 500)
+    assert (built.read_at_once, built.daily_requests, built.run_time) == (3, 500, timedelta(minutes=30))
 
 
 def test_campaigns_of_ones_own_are_refused_and_never_silently_ignored(tmp_path):

@@ -204,12 +204,12 @@ async def test_a_429_that_stays_ends_after_three_retries_with_what_it_asked():
 
 async def test_a_wait_that_passes_the_runs_deadline_is_not_made():
     rig = Rig(limited("20"))
-    rig.client.deadline = 50.0 + 19
+    rig.client.end_after(timedelta(seconds=19))
     with pytest.raises(RateLimitedError):
         await rig.get()
     assert (rig.sleeps, len(rig.requests)) == ([], 1)
     rig = Rig(503)
-    rig.client.deadline = 50.0 + 3.0
+    rig.client.end_after(timedelta(seconds=3.0))
     with pytest.raises(ProviderUnavailableError):
         await rig.get()
     assert rig.sleeps == [1.0, 2.0]
@@ -217,7 +217,7 @@ async def test_a_wait_that_passes_the_runs_deadline_is_not_made():
 
 async def test_a_wait_that_ends_at_the_deadline_is_made():
     rig = Rig(limited("20"), 200)
-    rig.client.deadline = 50.0 + 20
+    rig.client.end_after(timedelta(seconds=20))
     assert (await rig.get()).status == 200
 
 
@@ -237,11 +237,22 @@ async def test_another_request_of_the_route_keeps_the_quiet_that_was_asked_for()
 
 async def test_a_quiet_that_passes_the_deadline_is_not_sat_out_by_another_request():
     rig = Rig(limited("40"))
-    rig.client.deadline = 50.0 + 30
+    rig.client.end_after(timedelta(seconds=30))
     for _ in range(2):
         with pytest.raises(RateLimitedError):
             await rig.get()
     assert (rig.sleeps, len(rig.requests)) == ([], 1)
+
+
+async def test_nothing_is_asked_after_the_deadline_until_the_next_run():
+    rig = Rig(200)
+    rig.client.end_after(timedelta(seconds=30))
+    rig.clock.advance(timedelta(seconds=31))
+    with pytest.raises(RateLimitedError, match="accounts.acme.run_minutes"):
+        await rig.get()
+    assert rig.requests == []
+    rig.client.end_after(None)
+    assert (await rig.get()).status == 200
 
 
 async def test_requests_are_spaced_after_a_429_and_free_again_after_enough_good_answers():
