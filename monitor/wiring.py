@@ -20,7 +20,7 @@ from monitor.config import BillingSettings, GuardSettings, Settings, SmtpSetting
 from monitor.domain.calendar import SendingWindow
 from monitor.domain.guard import GuardLimits
 from monitor.domain.letter import Brand
-from monitor.domain.model import Mode
+from monitor.domain.model import Kind, Mode
 from monitor.errors import ConfigError, UnmailableAddressError
 from monitor.heartbeat import Heartbeat
 from monitor.mail.address import normalise_address
@@ -285,6 +285,7 @@ def build_account(
         daily_requests=chosen.daily_requests,
         run_time=timedelta(minutes=chosen.run_minutes),
         payments=chosen.payments,
+        optional_mails=frozenset(map(Kind, chosen.optional_mails)),
         hooked=bool(chosen.webhook_secret),
     )
 

@@ -20,6 +20,7 @@ from monitor.domain.words import EVENTS, NOTHING, brief, mark_of, name_of
 from monitor.errors import ConfigError
 from monitor.store.views import Filter
 from monitor.usecases.explain import Reader
+from monitor.usecases.explain_payments import explain_all
 from monitor.usecases.report import Listing, Reports
 from monitor.usecases.told_events import Terms, tell_event
 
@@ -95,7 +96,7 @@ def _suppressions(group: typer.Typer) -> None:
 
 def explain(
     asked: Annotated[
-        str, typer.Argument(metavar="SUBSCRIPTION|EMAIL", help="A subscription, a mail's id, or an address.")
+        str, typer.Argument(metavar="SUBSCRIPTION|EMAIL", help="A subscription, a payment, a mail's id or an address.")
     ],
     at: Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="What was known then.")] = None,
     account: AccountOption = None,
@@ -114,7 +115,7 @@ def explain(
             wiring.account_names(account)
             now = wiring.tools.clock.now()
             reader = Reader(wiring.db, wiring.tools.address_mac, zones_of(wiring), now, show_addresses)
-            found = await reader.explain(asked, account=account, known_at=known_at)
+            found = await explain_all(reader, asked, account=account, known_at=known_at)
         if output_format is Format.JSON:
             console.print_json(explanation_json(found))
         else:

@@ -143,6 +143,7 @@ def _line_json(line: PlanLine, zone: str) -> dict[str, Any]:
         "step": mail.step,
         "urgency": mail.urgency,
         "subscription": mail.subscription,
+        "payment": mail.payment,
         "customer": mail.customer,
         "reference": mail.customer_reference,
         "recipient": masked(mail.address),
@@ -198,8 +199,10 @@ def _lines_table(lines: list[PlanLine], zone: str) -> Table:
         table.add_column(column, overflow="fold")
     for line in sorted(lines, key=lambda line: line.what not in _GOES)[:LINES_SHOWN]:
         word, style = _WHAT.get(line.what, (line.what, "white"))
-        recipient = f"{masked(line.mail.address)} ({line.mail.customer_reference or tail(line.mail.subscription)})"
+        mail = line.mail
+        about = mail.customer_reference or tail(mail.subscription or mail.payment or "")
+        recipient = f"{masked(mail.address)} ({about})"
         table.add_row(
-            Text(word, style=style), Text(recipient), Text(kind_name(line.mail.kind)), Text(line_words(line, zone))
+            Text(word, style=style), Text(recipient), Text(kind_name(mail.kind)), Text(line_words(line, zone))
         )
     return table

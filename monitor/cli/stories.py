@@ -57,7 +57,7 @@ def print_explanation(found: Explanation) -> None:
 
 def _print_story(story: Story, known_at: datetime | None) -> None:
     zone = ZoneInfo(story.zone)
-    who = " · ".join(part for part in (story.subscription, story.product, story.address) if part)
+    who = " · ".join(part for part in (story.subscription or story.payment, story.product, story.address) if part)
     console.say(f"{who}   (account {story.account}, times in {story.zone})")
     if known_at is not None:
         console.say(f"As it was known on {moment(known_at, zone)}:")

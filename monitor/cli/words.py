@@ -28,6 +28,11 @@ _ONE_REASON: Mapping[str, str] = {
     "trial_expired": "the trial is over, unconfirmed",
     "paused": "a confirmation: they paused it",
     "recovered": "the trouble is over that we wrote about",
+    "subscription_created": "somebody has just subscribed",
+    "payment_succeeded": "a payment arrived",
+    "payment_pending_long": "it is being processed for a day and more",
+    "payment_expired": "nobody finished it in time",
+    "one_off_failed": "it did not go through, and nobody has tried again",
     "spending_limit_near": "at least 80 percent of their own limit is used",
     "spending_limit_reached": "all of their own limit is used",
 }

@@ -49,6 +49,8 @@ class Account(Table):
     mail_test_rows: bool = False
     payments: bool = True
     """Whether payments are pulled into the database too, where the API lists any."""
+    optional_mails: tuple[Literal["payment_succeeded", "subscription_created"], ...] = ()
+    """Mails that the platform or the shop may send by itself, and that go only where they are named here."""
     campaigns: Path | None = None
     """None: the campaigns that are shipped."""
     read_at_once: int = Field(8, ge=1, le=64)
@@ -113,6 +115,7 @@ class Account(Table):
         self._check_key()
         self._check_billing()
         self._check_single_reads()
+        self._check_optional_mails()
         if self.on_behalf_of and self.provider == "qbitflow-v2":
             try:
                 UUID(self.on_behalf_of)
@@ -149,6 +152,13 @@ class Account(Table):
         for setting in ("read_at_once", "daily_requests"):
             if self.provider != "qbitflow-v1" and setting in self.model_fields_set:
                 raise wrong(setting, f"is for qbitflow-v1, and this account is {self.provider}; remove it")
+
+    def _check_optional_mails(self) -> None:
+        """A mail that could never be sent must not be asked for."""
+        if "payment_succeeded" in self.optional_mails and not self.payments:
+            raise wrong("optional_mails", "names payment_succeeded, and payments is false; nobody would see a payment")
+        if "subscription_created" in self.optional_mails and self.provider == "billing-platform":
+            raise wrong("optional_mails", "names subscription_created, and the billing platform has no subscriptions")
 
     @property
     def zone(self) -> ZoneInfo:

@@ -24,6 +24,8 @@ def _path_of_one(text: str) -> str:
 Path = Annotated[str, AfterValidator(_path)]
 PaymentPath = Annotated[str, AfterValidator(_path_of_one)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3,10}$")]
+Places = Annotated[int, Field(ge=0, le=30)]
 
 
 class PaymentFields(Table):
@@ -55,6 +57,8 @@ class BillingSettings(Table):
     list_all_users: bool = True
     """False: the platform lists one user's payments only."""
     field_map: PaymentFields = PaymentFields()
+    decimals: dict[Currency, Places] = Field(default_factory=dict)
+    """How many decimals the whole number of an amount has, by currency; of others no amount is printed in mails."""
     webhook_header: Name = "X-Webhook-Signature"
     webhook_prefix: str = ""
     """What stands before the hexadecimal digits, such as `sha256=`."""

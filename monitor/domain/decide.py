@@ -14,7 +14,8 @@ from monitor.domain.classify import Classified, classify, next_look
 from monitor.domain.diff import Change, quiet_changes, situation_change
 from monitor.domain.episodes import RECOVERED, Turn, turn
 from monitor.domain.intents import BASELINE, Intent, all_clear, due_intents
-from monitor.domain.model import Cause, Episode, MailRecord, Situation, Snapshot, Told
+from monitor.domain.model import Cause, Episode, Kind, MailRecord, Situation, Snapshot, Told
+from monitor.domain.notices import Notice, NoticePolicy, welcome
 from monitor.domain.spending import NO_TURN, SPENDING, SpendingTurn, judge_spending
 
 _ASKING = frozenset(
@@ -39,6 +40,8 @@ class Policy:
     baselined_at: datetime | None
     notify_first: bool = False
     mail_test_rows: bool = False
+    wanted: frozenset[Kind] = frozenset()
+    """Kinds of mail that are sent only where the account asks for them."""
 
     def mutes(self, snapshot: Snapshot, situation: Situation) -> bool:
         """Whether what a row shows at first sight, or before the baseline is complete, is only recorded.
@@ -84,6 +87,8 @@ class Decision:
     next_look_at: datetime | None
     spending: SpendingTurn = NO_TURN
     """What happens beside, on the track `usage`."""
+    welcome: Notice | None = None
+    """The mail to somebody who has just subscribed."""
 
     @property
     def happened(self) -> tuple[Change, ...]:
@@ -130,11 +135,12 @@ def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime
         if reassurance is not None:
             intents.append(reassurance)
     spending = _spending(standing, observed, after, policy, mails, now)
+    changes = _changes(standing, observed, after, change, policy, wordless=wordless)
     looks = (next_look(observed, standing.told, now), spending.next_look_at)
     return Decision(
         # what was known stays: coming back to the provider that has the word must be no news either
         after=Classified(standing.situation, standing.cause) if wordless and standing.situation else after,
-        changes=_changes(standing, observed, after, change, policy, wordless=wordless),
+        changes=changes,
         closes=change.closes,
         opens=active if opens is not None else None,
         reopens=reopens,
@@ -142,7 +148,12 @@ def decide(standing: Standing, observed: Snapshot, policy: Policy, now: datetime
         intents=(*intents, *spending.intents),
         next_look_at=min((at for at in looks if at is not None), default=None),
         spending=spending,
+        welcome=_welcome(observed, policy, now) if any(one.kind == "created" for one in changes) else None,
     )
+
+
+def _welcome(observed: Snapshot, policy: Policy, now: datetime) -> Notice | None:
+    return welcome(NoticePolicy(policy.account, policy.wanted, policy.mail_test_rows), observed, now)
 
 
 def _spending(

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from monitor.domain.model import Urgency
 
-GOOD_NEWS = frozenset({"recovered", "resumed", "healthy"})
+GOOD_NEWS = frozenset({"recovered", "resumed", "healthy", "payment_succeeded"})
 """Classes that rule (a) does not count; every other class is bad news, each counted for itself."""
 
 
@@ -60,6 +60,10 @@ class BatchCounts:
     """Live subscriptions known before a complete sweep; the rows compared when it was partial."""
     touched_by_class: Mapping[str, int] = field(default_factory=dict)
     """Class -> distinct subscriptions with such an event in 24 h, all sources, without approved ones."""
+    payments: int = 0
+    """One-off payments and tries of the last 30 days: what the shares of payments are taken of."""
+    payments_by_class: Mapping[str, int] = field(default_factory=dict)
+    """Class -> distinct one-off payments with such an event in 24 h, without approved ones."""
     missing: int = 0
     """Known live rows that a complete sweep did not see; 0 when it was not complete."""
     known_live: int = 0
@@ -116,21 +120,26 @@ def judge(counts: BatchCounts, limits: GuardLimits = DEFAULT_LIMITS) -> tuple[Re
 
 
 def _mass_change(counts: BatchCounts, limits: GuardLimits) -> list[Reason]:
-    small = counts.population < limits.min_population
-    limit = limits.small if small else _share_of(limits.share, counts.population)
+    classes, paid = counts.touched_by_class, counts.payments_by_class
+    return [
+        *_mass(classes, counts.population, "subscriptions", "live subscriptions", limits),
+        *_mass(paid, counts.payments, "payments", "one-off payments of 30 days", limits),
+    ]
+
+
+def _mass(
+    touched_by_class: Mapping[str, int], population: int, things: str, whole: str, limits: GuardLimits
+) -> list[Reason]:
+    small = population < limits.min_population
+    limit = limits.small if small else _share_of(limits.share, population)
     told = (
-        f"the limit is {limits.small} below {limits.min_population} subscriptions"
+        f"the limit is {limits.small} below {limits.min_population} {things}"
         if small
         else f"the limit is {_percent(limits.share)}"
     )
     return [
-        Reason(
-            Rule.MASS_CHANGE,
-            touched,
-            limit,
-            f"{touched} of {counts.population} live subscriptions became {name} in 24 h; {told}",
-        )
-        for name, touched in sorted(counts.touched_by_class.items())
+        Reason(Rule.MASS_CHANGE, touched, limit, f"{touched} of {population} {whole} became {name} in 24 h; {told}")
+        for name, touched in sorted(touched_by_class.items())
         if name not in GOOD_NEWS and touched > limit
     ]
 

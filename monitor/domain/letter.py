@@ -98,6 +98,17 @@ class Letter:
     reference: str | None = None
     signed_up_at: datetime | None = None
 
+    purchase: bool = False
+    """It is about a payment that belongs to no subscription."""
+    payment_at: datetime | None = None
+    """When the payment that this tells of arrived, began or failed."""
+    payment_amount: Decimal | None = None
+    """Exactly what was paid or tried, in whole tokens or units of the currency."""
+    payment_usd: Decimal | None = None
+    payment_tx: str | None = None
+    payment_link: str | None = None
+    """The transaction in a block explorer; already checked against the allow-list, as the links below are."""
+
     manage_link: str | None = None
     """Already checked against the allow-list."""
     product_link: str | None = None

@@ -23,7 +23,7 @@ _NOTHING_TOLD = Told()
 _FAILING = frozenset({Kind.PAYMENT_FAILED, Kind.MAX_AMOUNT_REACHED})
 _ENDING = _FAILING | {Kind.TRIAL_EXPIRED}
 _SPENDING = frozenset({Kind.SPENDING_LIMIT_NEAR, Kind.SPENDING_LIMIT_REACHED})
-_TRIAL = frozenset({Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED})
+_TRIAL = frozenset({Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED, Kind.SUBSCRIPTION_CREATED})
 _NO_NAME = re.compile(
     r"[@/\\<>{}\x00-\x1f\x7f]"
     r"|[\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # turns the direction of the text around it; halves of characters

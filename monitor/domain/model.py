@@ -102,6 +102,11 @@ class Kind(StrEnum):
     RECOVERED = "recovered"
     SPENDING_LIMIT_NEAR = "spending_limit_near"
     SPENDING_LIMIT_REACHED = "spending_limit_reached"
+    SUBSCRIPTION_CREATED = "subscription_created"
+    PAYMENT_SUCCEEDED = "payment_succeeded"
+    PAYMENT_PENDING_LONG = "payment_pending_long"
+    PAYMENT_EXPIRED = "payment_expired"
+    ONE_OFF_FAILED = "one_off_failed"
 
 
 class Urgency(StrEnum):
@@ -201,10 +206,9 @@ class ProductSeen:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A subscription's state as observed at one instant, in our words.
+    """A subscription's state as observed at one instant, in our words; `..._raw` keep the vendor's text.
 
-    None means "not told"; a zero time of the wire arrives here as None, an unset amount too. `status_raw` and
-    `action_raw` keep the vendor's text. Equality of two snapshots, `provider_updated_at` aside, means "unchanged".
+    None means "not told", as do a zero time and an unset amount. Equality, `provider_updated_at` aside, is "unchanged".
     """
 
     ext_id: str
@@ -278,6 +282,7 @@ class Fact:
     bill_units: int | None = None
     balance_sufficient: bool | None = None
     test: bool = False
+    payment: bool = False  # `subscription_ext_id` is a payment's id: it is read again, and nothing is folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +311,7 @@ class Page:
     """Each snapshot with its raw JSON, without the customer."""
     bad: tuple[BadRow, ...]
     next_cursor: str | None
-    size: int
-    """Rows on the wire, good, bad and unread."""
+    size: int  # rows on the wire, good, bad and unread
     unread: Unread | None = None
 
     def whole(self) -> Page:

@@ -8,12 +8,12 @@ where it does not say (the billing platform, contract 1.5); `amount_usd` is None
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from monitor.domain.model import BadRow
+from monitor.domain.model import BadRow, CustomerSeen
 
 PENDING_LONG = timedelta(hours=24)
 """How long the provider may process a payment before that is news (campaigns: payment_pending_long)."""
@@ -73,6 +73,8 @@ class PaymentSeen:
     attempt: int | None = None
     reason: str | None = None
     test: bool = False
+    customer: CustomerSeen | None = field(default=None, compare=False)
+    """Who paid, where the API tells it with the payment; no part of the payment, and not kept with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,19 +60,14 @@ class Answer:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One mail with everything that decides about it. `facts_age` is by the database's clock, all else by `now`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One mail: what it is, to whom, and what was sent there before. `facts_age` is by the database's clock."""
 
     kind: Kind
     step: str
     urgency: Urgency
     not_after: datetime | None
-    episode: Episode
-    snapshot: Snapshot
-    told: Told
-    situation_open: bool
-    """Another episode of its billing is open (for an all-clear: then all is not clear)."""
     address: str | None
     deleted: bool
     erased: bool
@@ -93,6 +88,17 @@ class Case:
     """For whom the mail was planned; None: for whoever has the subscription now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case(Post):
+    """One mail of an episode with everything that decides about it."""
+
+    episode: Episode
+    snapshot: Snapshot
+    told: Told
+    situation_open: bool
+    """Another episode of its billing is open (for an all-clear: then all is not clear)."""
+
+
 def step_of(case: Case, after: Classified) -> Step | None:
     """The campaign step that this mail is, by what the customer faces now; None for an all-clear."""
     campaign = campaign_for(after.situation, after.variant)
@@ -110,11 +116,36 @@ def still_due(case: Case, now: datetime) -> Answer:
     if not case.asked and case.facts_age > _fresh_for(case.urgency):
         return Answer(Do.ASK, "stale", f"last read {case.facts_age} ago")
     refusable = case.step == RECOVERED or _refusable(case, after)
-    if "all" in case.suppressed_in:
+    return may_leave(case, now, refusable=refusable, acts_by=_acts_by(case, now))
+
+
+def nobody(post: Post, *, test: bool, customer: str | None) -> Answer | None:
+    """Why there is nobody to mail, if so: what the mail is about is a test, or is `customer`'s and not to be mailed."""
+    if test and not post.test_allowed:
+        return Answer(Do.VOID, TEST_ROW, "a test row is never mailed to customers")
+    if not customer:
+        return Answer(Do.VOID, NO_CUSTOMER, "it names no customer")
+    if post.customer_key is not None and post.customer_key != customer:
+        return Answer(Do.VOID, CUSTOMER_CHANGED, "it belongs to somebody else now")
+    if post.deleted:
+        return Answer(Do.VOID, CUSTOMER_DELETED, "the merchant deleted this customer")
+    if post.erased:
+        return Answer(Do.VOID, "erased", "this person's data was erased")
+    if not post.address:
+        return Answer(Do.VOID, NO_ADDRESS, "no address is known")
+    return None
+
+
+def may_leave(post: Post, now: datetime, *, refusable: bool, acts_by: datetime | None) -> Answer:
+    """Whether a mail that is true may leave now: suppression, the sending window, the address's cap.
+
+    `acts_by` is until when its reader can act, None where nothing presses.
+    """
+    if "all" in post.suppressed_in:
         return Answer(Do.VOID, "suppressed", "this address must not be mailed")
-    if refusable and "reminders" in case.suppressed_in:
+    if refusable and "reminders" in post.suppressed_in:
         return Answer(Do.VOID, "unsubscribed", "the customer refused reminders")
-    return _window(case, now) or _cap(case, now) or Answer(Do.SEND)
+    return _window(post, now, acts_by) or _cap(post, now) or Answer(Do.SEND)
 
 
 def _expired(case: Case, after: Classified, now: datetime) -> Answer | None:
@@ -172,19 +203,7 @@ def _too_early(case: Case, after: Classified, now: datetime) -> Answer | None:
 
 
 def _nobody(case: Case, _after: Classified, _now: datetime) -> Answer | None:
-    if case.snapshot.test and not case.test_allowed:
-        return Answer(Do.VOID, TEST_ROW, "a test row is never mailed to customers")
-    if not case.snapshot.customer_ext_id:
-        return Answer(Do.VOID, NO_CUSTOMER, "the subscription names no customer")
-    if case.customer_key is not None and case.customer_key != case.snapshot.customer_ext_id:
-        return Answer(Do.VOID, CUSTOMER_CHANGED, "the subscription belongs to somebody else now")
-    if case.deleted:
-        return Answer(Do.VOID, CUSTOMER_DELETED, "the merchant deleted this customer")
-    if case.erased:
-        return Answer(Do.VOID, "erased", "this person's data was erased")
-    if not case.address:
-        return Answer(Do.VOID, NO_ADDRESS, "no address is known")
-    return None
+    return nobody(case, test=case.snapshot.test, customer=case.snapshot.customer_ext_id)
 
 
 def _refusable(case: Case, after: Classified) -> bool:
@@ -196,9 +215,9 @@ def _fresh_for(urgency: Urgency) -> timedelta:
     return FRESH_URGENT if urgency in {Urgency.URGENT, Urgency.CRITICAL} else FRESH
 
 
-def _window(case: Case, now: datetime) -> Answer | None:
-    zone = recipient_zone(case.customer_zone, case.account_zone)
-    leaves_at = send_at(now, case.urgency, _acts_by(case, now), zone, case.window)
+def _window(post: Post, now: datetime, acts_by: datetime | None) -> Answer | None:
+    zone = recipient_zone(post.customer_zone, post.account_zone)
+    leaves_at = send_at(now, post.urgency, acts_by, zone, post.window)
     if leaves_at is None:
         return Answer(Do.VOID, "too_late", "no time would be left to act")
     if leaves_at > now:
@@ -222,11 +241,11 @@ def _acts_by(case: Case, now: datetime) -> datetime | None:
     return min((at for at in ends if at is not None), default=None)
 
 
-def _cap(case: Case, now: datetime) -> Answer | None:
-    verdict, reason = judge_address(case.urgency, case.mails_24h, case.limits)
-    if verdict is AddressVerdict.HOLD and not case.released:
+def _cap(post: Post, now: datetime) -> Answer | None:
+    verdict, reason = judge_address(post.urgency, post.mails_24h, post.limits)
+    if verdict is AddressVerdict.HOLD and not post.released:
         return Answer(Do.HOLD, "per_address", "" if reason is None else reason.sentence)
     if verdict is AddressVerdict.SNOOZE:
-        until = (case.oldest_24h_at or now) + _DAY
-        return Answer(Do.SNOOZE, "capped", f"{case.mails_24h} mails in 24 h already", max(until, now + LOOK_AGAIN))
+        until = (post.oldest_24h_at or now) + _DAY
+        return Answer(Do.SNOOZE, "capped", f"{post.mails_24h} mails in 24 h already", max(until, now + LOOK_AGAIN))
     return None

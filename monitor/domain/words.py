@@ -16,9 +16,9 @@ NOTHING = "—"
 RULES: Mapping[str, str] = {
     # silence from the beginning (intents)
     "baseline": "the first contact with this account only recorded what was there; `monitor adopt` unmutes it",
-    "test_row": "a test subscription is never mailed to customers (setting `mail_test_rows`)",
+    "test_row": "a test row is never mailed to customers (setting `mail_test_rows`)",
     "customer_deleted": "the merchant deleted this customer",
-    "no_customer": "the subscription names no customer",
+    "no_customer": "it names no customer",
     "skipped_late": "found too late: it was due {due_at} and worth sending until {not_after}",
     "already_told": "the customer was told of this end when the subscription was stopped",
     "usage_stale": "its usage was measured more than 48 hours ago; `monitor import-usage` brings newer figures",
@@ -38,7 +38,9 @@ RULES: Mapping[str, str] = {
     "expired": "it was worth sending until {not_after}, and that had passed",
     "superseded": "it was not true any more: {why}",
     "not_due_yet": "the bill or its cause moved: this step comes due {until}",
-    "customer_changed": "the subscription belongs to somebody else now",
+    "customer_changed": "it belongs to somebody else now",
+    "tried_again": "the customer tried again: a later payment of the same order was made or is under way",
+    "in_all_clear": "the all-clear of this subscription tells of the same bill",
     "action_done": "the customer has done it already; the next attempt to bill will tell",
     "erased": "this person's data was erased",
     "no_address": "no address of this customer is known",
@@ -93,6 +95,11 @@ NAMES: Mapping[str, str] = {
     "spending_limit_near": "spending limit near",
     "spending_limit_reached": "spending limit reached",
     "recovered": "all clear",
+    "subscription_created": "welcome",
+    "payment_succeeded": "receipt",
+    "payment_pending_long": "payment pending for long",
+    "payment_expired": "payment not finished",
+    "one_off_failed": "one-off payment failed",
     "past_due": "past due",
     "trial": "trial",
     "active": "active",
@@ -146,6 +153,24 @@ EVENTS: Mapping[str, str] = {
     "spending_limit_reached": "The spending limit is reached: {new} used",
     "spending_limit_clear": "The spending limit is no concern any more: {new}",
     "gone": "The API does not know this subscription any more; silence is no proof of an end, so no mail",
+}
+
+PAYMENT_EVENTS: Mapping[str, str] = {
+    "payment_succeeded": "The payment arrived",
+    "payment_failed": "The payment failed",
+    "payment_expired": "The payment was not finished in time",
+    "payment_cancelled": "The payment was cancelled",
+    "payment_pending_long": "The payment has been processed for a day",
+}
+
+PAYMENT_STATUSES: Mapping[str, str] = {
+    "created": "opened",
+    "pending": "being processed",
+    "succeeded": "paid",
+    "failed": "failed",
+    "expired": "not finished",
+    "cancelled": "cancelled",
+    "unknown": "in a state that this version does not know",
 }
 
 ATTEMPTS: Mapping[str, str] = {

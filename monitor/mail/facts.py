@@ -27,9 +27,13 @@ PRODUCT_IN_SUBJECT = 26
 _DEADLINES = (
     "next_bill", "next_attempt", "cancellation", "paid_until", "trial_end", "ends", "period_ends",
 )  # fmt: skip
-_PAST = ("ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "measured", "amount_due_as_of")
+_PAST = (
+    "ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "measured", "amount_due_as_of",
+    "payment",
+)  # fmt: skip
 _TOKENS = (
     "amount_due", "allowance_left", "approve_more", "approve_total", "maximum_now", "maximum_to_set", "approved",
+    "payment_amount",
 )  # fmt: skip
 
 
@@ -57,6 +61,7 @@ def facts_of(letter: Letter, wording: Wording) -> dict[str, Any]:
         "is_last_call": letter.step == "last_call",
         "is_repeated": letter.step != "first" and not letter.first_in_episode,
         "is_refusable": letter.refusable,
+        "is_purchase": letter.purchase,
         "amounts_uncertain": letter.amounts_uncertain,
         "approve_bills": letter.approve_bills,
     }
@@ -86,6 +91,7 @@ def _texts(letter: Letter, wording: Wording) -> dict[str, Any]:
         "wallet_tail": text("wallet_tail", letter.wallet_tail, 12),
         "reference": text("reference", letter.reference, 60),
         "last_bill_tx": text("last_bill_tx", letter.last_bill_tx, 120),
+        "payment_tx": text("payment_tx", letter.payment_tx, 120),
         "message_code": message_code(letter.notification_id),
     }
 
@@ -113,7 +119,11 @@ def _amounts(letter: Letter, wording: Wording) -> dict[str, Any]:
         value: Decimal | None = getattr(letter, name)
         shown = value is not None and token is not None
         facts[name] = f"{wording.number(value)}{NBSP}{token}" if value is not None and shown else _unknown(name)
-    for name, usd in (("price", letter.price_usd), ("last_bill_usd", letter.last_bill_usd)):
+    for name, usd in (
+        ("price", letter.price_usd),
+        ("last_bill_usd", letter.last_bill_usd),
+        ("payment_usd", letter.payment_usd),
+    ):
         # "0" means that the product's price counts; a letter without it does not know the price.
         facts[name] = f"{wording.number(usd)}{NBSP}USD" if usd else _unknown(name)
     for name, usd in (("used", letter.used_usd), ("limit", letter.limit_usd)):
@@ -134,6 +144,7 @@ def _links(letter: Letter) -> dict[str, Any]:
     found: Mapping[str, str | None] = {
         "manage_link": _link(letter.manage_link, letter.link_hosts),
         "product_link": _link(letter.product_link, letter.link_hosts),
+        "payment_link": _link(letter.payment_link, letter.link_hosts),
         "brand_url": _link(letter.brand.url, None),
         "unsubscribe_url": _link(letter.unsubscribe_url, None) if letter.refusable else None,
     }

@@ -27,7 +27,7 @@ STYLESHEET = "style.css"
 FRAME = "frame.txt"
 WORDS = frozenset(
     {
-        "heading", "lead", "deadline", "deadline_note", "action", "link", "figures", "notes",
+        "heading", "lead", "deadline", "deadline_note", "action", "link", "link_note", "figures", "notes",
         "hello", "action_missing", "figures_title", "proof_title", "proof", "trust", "why", "contact_line", "rhythm",
         "refusal", "refusal_link", "signature",
     }

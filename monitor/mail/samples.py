@@ -28,6 +28,11 @@ VARIANTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.STOPPED: tuple(reason.value for reason in CancelReason),
     Kind.PAUSED: ("",),
     Kind.RECOVERED: ("billed", "approved"),
+    Kind.SUBSCRIPTION_CREATED: ("active", "trial"),
+    Kind.PAYMENT_SUCCEEDED: ("bill", "one_off"),
+    Kind.PAYMENT_PENDING_LONG: ("",),
+    Kind.PAYMENT_EXPIRED: ("",),
+    Kind.ONE_OFF_FAILED: ("",),
     Kind.SPENDING_LIMIT_NEAR: ("",),
     Kind.SPENDING_LIMIT_REACHED: ("",),
 }
@@ -36,6 +41,7 @@ _ASKING = frozenset(
 )
 _REFUSABLE = frozenset(
     {Kind.LOW_ON_FUNDS, Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED, Kind.RECOVERED, Kind.SPENDING_LIMIT_NEAR}
+    | {Kind.PAYMENT_EXPIRED}
 )
 _TRIALS = frozenset({Kind.TRIAL_ENDING, Kind.TRIAL_EXPIRED})
 _FAILING = frozenset({Kind.MAX_AMOUNT_REACHED, Kind.PAYMENT_FAILED})
@@ -60,10 +66,18 @@ def sample(kind: Kind, variant: str = "", step: str = "first", locale: str = "en
     letter = _with(_base(kind, chosen, step, locale), _TIMES[kind])
     if kind in _ASKING and kind not in _TRIALS:
         letter = _with(letter, _AMOUNTS)
+    if kind in _ONE_OFF or kind is Kind.PAYMENT_SUCCEEDED:
+        letter = _with(letter, _PAID)
     if kind in _USED:
         letter = replace(letter, used_usd=_USED[kind], limit_usd=Decimal(500))
     if kind in _TRIALS or chosen == CancelReason.TRIAL_NOT_CONVERTED:
         letter = replace(letter, last_bill_at=None, last_bill_tx=None, last_bill_usd=None)
+    if chosen == "one_off" or kind in _ONE_OFF:
+        letter = _with(letter, _PURCHASE)
+    if kind is Kind.SUBSCRIPTION_CREATED:
+        letter = _with(letter, _NEVER_BILLED | {"signed_up_at": datetime(2026, 4, 2, 8, 0, tzinfo=UTC)})
+    if chosen == "trial":
+        letter = replace(letter, trial_end_at=letter.next_bill_at, next_bill_at=None)
     if chosen == "approved":
         letter = replace(letter, approved=Decimal("80.00"))
     return letter
@@ -129,6 +143,19 @@ def _base(kind: Kind, variant: str, step: str, locale: str) -> Letter:
     )
 
 
+_ONE_OFF = frozenset({Kind.PAYMENT_PENDING_LONG, Kind.PAYMENT_EXPIRED, Kind.ONE_OFF_FAILED})
+_NEVER_BILLED: dict[str, Any] = {"last_bill_at": None, "last_bill_tx": None, "last_bill_usd": None}
+_PAID = {
+    "payment_amount": Decimal("19.05"),
+    "payment_usd": Decimal("19.00"),
+    "payment_tx": "0x41d8a6c2f09b7e35d1a4c8e6f2b09d7c5a3e1f8b6d4c2a09e7f5b3d1c8a6e42b",
+    "payment_link": "https://explorer.qbitflow.app/tx/0x41d8a6c2f09b7e35d1a4c8e6f2b09d7c5a3e1f8b6d4c2a09e7f5b3d1c8a6e42b",
+}
+_PURCHASE: dict[str, Any] = {
+    "purchase": True,
+    **dict.fromkeys(("price_usd", "period", "next_bill_at", "sub_tail", "wallet_tail", "signed_up_at", "manage_link")),
+    **_NEVER_BILLED,
+}
 _PERIOD = {
     "period_ends_at": datetime(2026, 4, 30, 22, 0, tzinfo=UTC),
     "measured_at": datetime(2026, 4, 2, 7, 0, tzinfo=UTC),
@@ -170,6 +197,12 @@ _TIMES: Mapping[Kind, dict[str, datetime]] = {
     Kind.SPENDING_LIMIT_NEAR: _PERIOD,
     Kind.SPENDING_LIMIT_REACHED: _PERIOD,
     Kind.RECOVERED: {"next_bill_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC)},
+    Kind.SUBSCRIPTION_CREATED: {"next_bill_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC)},
+    Kind.PAYMENT_SUCCEEDED: {
+        "payment_at": datetime(2026, 4, 2, 9, 0, tzinfo=UTC),
+        "next_bill_at": datetime(2026, 5, 2, 9, 0, tzinfo=UTC),
+    },
+    **{kind: {"payment_at": datetime(2026, 4, 2, 8, 15, tzinfo=UTC)} for kind in _ONE_OFF},
 }
 _AMOUNTS = {
     "amount_due": Decimal("19.05"),
@@ -186,5 +219,6 @@ _MAY_BE_UNKNOWN = (
     "approve_total", "maximum_now", "maximum_to_set", "approved", "next_bill_at", "next_attempt_at", "cancellation_at",
     "paid_until_at", "trial_end_at", "ends_at", "ended_at", "paused_since_at", "failed_at", "balance_checked_at",
     "last_bill_at", "last_bill_tx", "last_bill_usd", "sub_tail", "wallet_tail", "reference",
-    "signed_up_at", "manage_link", "product_link", "unsubscribe_url",
+    "signed_up_at", "manage_link", "product_link", "unsubscribe_url", "payment_at", "payment_amount", "payment_usd",
+    "payment_tx", "payment_link",
 )  # fmt: skip

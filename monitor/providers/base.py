@@ -110,6 +110,28 @@ class PaymentSource(Protocol):
         ...
 
 
+@runtime_checkable
+class PaymentHistory(Protocol):
+    """A `PaymentSource` that can be asked for the past alone, in slices: no first run has to wait for all of it."""
+
+    def payment_history(self, before: datetime, mark: str | None) -> AsyncIterator[tuple[PaymentPage, str]]:
+        """What was made before then, each page with the mark at which a later walk goes on.
+
+        `mark` is one of an earlier walk with the same `before`, None to begin. A later walk may show again what was on
+        the page of its mark, but leaves nothing out.
+        """
+        ...
+
+
+@runtime_checkable
+class PayerSource(Protocol):
+    """A `PaymentSource` that can be asked for one customer's payments."""
+
+    def payments_of(self, customer: str, since: datetime) -> AsyncIterator[PaymentPage]:
+        """What this customer has paid or tried since then; may show more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IdPage:
     """Subscriptions that a page of payments names. `times` are those of all its rows, in the page's order."""

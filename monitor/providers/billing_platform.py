@@ -6,7 +6,7 @@ contract is known in part only; every name that was assumed is configured.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -60,6 +60,8 @@ class PlatformNames:
     payments_path: str = "/payments"
     payment_path: str = "/payments/{id}"
     list_all_users: bool = True
+    decimals: Mapping[str, int] = field(default_factory=dict)
+    """How many decimals an amount has, by currency, where the merchant knows it."""
     payment: PaymentNames = field(default_factory=PaymentNames)
 
 
@@ -134,6 +136,12 @@ class BillingPlatform:
         for customer in customers:
             async for page in self._walk({"userId": customer}):
                 yield page
+
+    async def payments_of(self, customer: str, since: datetime) -> AsyncIterator[PaymentPage]:
+        """See `PayerSource`."""
+        _ = since
+        async for page in self._walk({"userId": customer}):
+            yield page
 
     async def payment(self, ext_id: str) -> PaymentSeen | None:
         """See `PaymentSource`."""
@@ -265,8 +273,8 @@ class BillingPlatform:
         return ()
 
     async def currencies(self) -> tuple[CurrencySeen, ...]:
-        """None: a payment's currency is a code, and of what unit its amount is nobody tells (contract, 1.5)."""
-        return ()
+        """Those whose decimals the merchant told: the API does not say of what unit an amount is (contract, 1.5)."""
+        return tuple(CurrencySeen(code, code, places) for code, places in sorted(self.names.decimals.items()))
 
     def end_after(self, limit: timedelta | None) -> None:
         """See `Provider`."""

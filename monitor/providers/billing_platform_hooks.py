@@ -86,7 +86,7 @@ class BillingPlatformHooks:
             return HookSeen(Told.UNREADABLE, bad=bad_row(body, RowError("event without an id"), None))
         kind = (wire.event_type or "")[:LONGEST_KIND]
         payment = wire.data.payment_id if wire.data is not None else None
-        fact = Fact(wire.event_id, kind, payment, _NEVER)
+        fact = Fact(wire.event_id, kind, payment, _NEVER, payment=payment is not None)
         if kind not in self._scheme.events:
             said = f"event of a type that is not known: {kind}"
             return HookSeen(Told.UNKNOWN, fact, bad=BadRow(body, said, wire.event_id))

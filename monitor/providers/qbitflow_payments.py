@@ -5,8 +5,10 @@ What the combined list shows is paid; a row of the failures list is one failed t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -14,6 +16,7 @@ from msgspec import Raw
 from monitor.domain.model import BadRow
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
 from monitor.errors import ProviderUnavailableError
+from monitor.providers.qbitflow_v2_wire import customer_seen
 from monitor.providers.reading import Reader, bare, segment
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd_number
 
@@ -21,12 +24,22 @@ PAGE_ROWS = 50
 """The maximum of both lists (contract v2, section 3)."""
 
 _PAID = "completed"
+_BILL = "sub-hist@"
+_EDGE = timedelta(seconds=1)  # both bounds are excluded by the API
 _NIL = "00000000-0000-0000-0000-000000000000"
 _MAX_LINK_CHARACTERS = 2048
 _MAX_HASH_CHARACTERS = 200
 _MAX_WORD_CHARACTERS = 100
 
+_CHECKOUT = {
+    "created": PaymentStatus.CREATED,
+    "waitingConfirmation": PaymentStatus.PENDING,
+    "expired": PaymentStatus.EXPIRED,
+}
+"""The states of a checkout that is no payment yet; a failed attempt leaves it `created` (contract v2, section 4)."""
+
 RowReader = Callable[[bytes], PaymentSeen | BadRow]
+_List = tuple[str, str, RowReader]
 
 
 class _Row(msgspec.Struct, rename="camel", gc=False):
@@ -40,6 +53,7 @@ class _Row(msgspec.Struct, rename="camel", gc=False):
     subscription_uuid: Id | None = None
     tx_hash: str | None = None
     test: bool | None = None
+    customer: Raw = Raw(b"")
 
 
 class _PaidWire(_Row, rename="camel", gc=False):
@@ -58,6 +72,13 @@ class _AttemptWire(_Row, rename="camel", gc=False):
     attempted_min_units: str | None = None
 
 
+class _CheckoutWire(msgspec.Struct, rename="camel", gc=False):
+    uuid: Id | None = None
+    status: str | None = None
+    tx_hash: str | None = None
+
+
+_CHECKOUT_ROW = msgspec.json.Decoder(_CheckoutWire)
 _PAID_ROW = msgspec.json.Decoder(_PaidWire)
 _ATTEMPT_ROW = msgspec.json.Decoder(_AttemptWire)
 
@@ -68,38 +89,67 @@ class PaymentReader(Reader):
     async def payments(self, since: datetime | None, customers: Sequence[str]) -> AsyncIterator[PaymentPage]:
         """See `PaymentSource`: the whole space is listed, so no customer need be named."""
         _ = customers
-        params = {"limit": str(PAGE_ROWS)}
-        if since is not None:
-            params["createdAfter"] = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        lists: tuple[tuple[str, str, RowReader], ...] = (
-            ("payments", "/transaction/payments/combined", paid_row),
-            ("failed_payments", "/transaction/failures", attempt_row),
-        )
-        for endpoint, path, read in lists:
-            used: set[str] = set()
-            cursor: str | None = None
-            while True:
-                raw_rows, cursor = await self.page(endpoint, path, params, cursor)
-                yield _page_of(read, raw_rows)
-                if cursor is None:
-                    break
-                if cursor in used:
-                    raise ProviderUnavailableError(f"{endpoint}: its cursors go round in a circle")
-                used.add(cursor)
+        params = {} if since is None else {"createdAfter": _instant(since)}
+        for listed in _LISTS:
+            async for page in self._walk(listed, params):
+                yield page
+
+    async def payments_of(self, customer: str, since: datetime) -> AsyncIterator[PaymentPage]:
+        """See `PayerSource`."""
+        params = {"customerUuid": customer, "createdAfter": _instant(since - _EDGE)}
+        for listed in _LISTS:
+            async for page in self._walk(listed, params):
+                yield page
+
+    async def payment_history(self, before: datetime, mark: str | None) -> AsyncIterator[tuple[PaymentPage, str]]:
+        """See `PaymentHistory`. A mark is a list and an instant: how long a cursor lives is not told."""
+        first, until = _read_mark(mark, before)
+        for number, listed in enumerate(_LISTS):
+            if number < first:
+                continue
+            oldest = until if number == first else before
+            async for page in self._walk(listed, {"createdBefore": _instant(oldest)}):
+                made = [row.created_at + _EDGE for row in page.rows if row.created_at is not None]
+                oldest = min([oldest, *made])
+                yield page, f"{number} {oldest.isoformat()}"
 
     async def payment(self, ext_id: str) -> PaymentSeen | None:
-        """See `PaymentSource`; a one-off payment or a bill."""
-        bill = ext_id.startswith("sub-hist@")
+        """See `PaymentSource`; a one-off payment, paid or on its way, or a bill."""
+        bill = ext_id.startswith(_BILL)
         path = f"/transaction/{'subscription/bill' if bill else 'payment'}/{segment(ext_id)}"
         answer = await self.found("payment", path)
         if answer is None:
-            return None
+            return None if bill else await self._checkout(ext_id)
         row = paid_row(answer.body.strip())
         if isinstance(row, BadRow):
             raise self.fault("payment", answer, row.reason)
         if bare(row.ext_id) != bare(ext_id):
             raise self.fault("payment", answer, "another payment than the one asked for")
         return row
+
+    async def _checkout(self, ext_id: str) -> PaymentSeen | None:
+        """A payment that nobody has finished: its checkout tells how far it is, and neither who pays nor how much."""
+        answer = await self.found("checkout", f"/transaction/session-checkout/{segment(ext_id)}/status")
+        if answer is None:
+            return None
+        row = checkout_row(answer.body.strip(), ext_id)
+        if isinstance(row, BadRow):
+            raise self.fault("checkout", answer, row.reason)
+        # what is paid has a row of its own in a moment, which tells who paid and how much
+        return None if row.status_raw == _PAID else row
+
+    async def _walk(self, listed: _List, params: Mapping[str, str]) -> AsyncIterator[PaymentPage]:
+        endpoint, path, read = listed
+        used: set[str] = set()
+        cursor: str | None = None
+        while True:
+            raw_rows, cursor = await self.page(endpoint, path, {"limit": str(PAGE_ROWS), **params}, cursor)
+            yield _page_of(read, raw_rows)
+            if cursor is None:
+                return
+            if cursor in used:
+                raise ProviderUnavailableError(f"{endpoint}: its cursors go round in a circle")
+            used.add(cursor)
 
 
 def paid_row(raw: bytes) -> PaymentSeen | BadRow:
@@ -116,7 +166,7 @@ def paid_row(raw: bytes) -> PaymentSeen | BadRow:
             status=PaymentStatus.SUCCEEDED,
             status_raw=_PAID,
             created_at=instant(wire.created_at),
-            customer_ext_id=_known(wire.customer_uuid),
+            **_payer(wire),
             subscription_ext_id=subscription,
             product_ext_id=_known(wire.product_uuid),
             amount_usd=usd_number(bytes(wire.amount), "amount"),
@@ -145,7 +195,7 @@ def attempt_row(raw: bytes) -> PaymentSeen | BadRow:
             status=PaymentStatus.FAILED,
             status_raw=category or "",
             created_at=instant(wire.created_at),
-            customer_ext_id=_known(wire.customer_uuid),
+            **_payer(wire),
             subscription_ext_id=_known(wire.subscription_uuid),
             product_ext_id=_known(wire.product_uuid),
             amount_usd=usd_number(bytes(wire.attempted_usd), "attemptedUsd"),
@@ -161,6 +211,45 @@ def attempt_row(raw: bytes) -> PaymentSeen | BadRow:
         return bad_row(raw, error, ext_id)
 
 
+def checkout_row(raw: bytes, ext_id: str) -> PaymentSeen | BadRow:
+    """How far the checkout of this payment is, or why that cannot be read."""
+    try:
+        check_row(raw)
+        wire = _CHECKOUT_ROW.decode(raw)
+        status = _short(wire.status, "status", _MAX_WORD_CHARACTERS) or ""
+        seen = PaymentSeen(
+            ext_id=ext_id,
+            kind=PaymentKind.ONE_OFF,
+            status=_CHECKOUT.get(status, PaymentStatus.UNKNOWN),
+            status_raw=status,
+            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
+        )
+    except (*UNREADABLE, RowError) as error:
+        return bad_row(raw, error, ext_id)
+    if bare(wire.uuid or "") != bare(ext_id):
+        return BadRow(raw, "another checkout than the one asked for", ext_id)
+    return seen
+
+
+_LISTS: tuple[_List, ...] = (
+    ("payments", "/transaction/payments/combined", paid_row),
+    ("failed_payments", "/transaction/failures", attempt_row),
+)
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _read_mark(mark: str | None, before: datetime) -> tuple[int, datetime]:
+    """The list and the instant at which a walk goes on; the beginning for a mark that is none of ours."""
+    number, _, at = (mark or "").partition(" ")
+    try:
+        return int(number), min(datetime.fromisoformat(at), before)
+    except ValueError:
+        return 0, before
+
+
 def _page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
     rows = [read(raw) for raw in raw_rows]
     return PaymentPage(
@@ -172,6 +261,20 @@ def _page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
 def _known(ext_id: str | None) -> str | None:
     """None for none and for the nil UUID, which stands for nobody."""
     return None if not ext_id or bare(ext_id) == _NIL else ext_id
+
+
+def _payer(wire: _Row) -> dict[str, Any]:
+    """Who pays: the id, and the customer where the row carries one that can be read and is the one it names.
+
+    A payment counts whoever made it; whom to mail is not guessed.
+    """
+    named, customer = _known(wire.customer_uuid), None
+    if bytes(wire.customer):
+        with suppress(*UNREADABLE, RowError):
+            customer = customer_seen(bytes(wire.customer))
+    if customer is not None and named is not None and customer.ext_id != named:
+        customer = None
+    return {"customer_ext_id": named or (customer and customer.ext_id), "customer": customer}
 
 
 def _needed(ext_id: str | None) -> str:

@@ -5,6 +5,7 @@ The event log and the webhooks carry the same envelope, so both give the same fa
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 
@@ -113,6 +114,11 @@ TOLD_KINDS = {
 }
 
 
+PAYMENT_KINDS = {"payment.completed", "checkout.expired"}
+"""Types that have a payment read again. A checkout may also be that of a subscription, which then never came to be."""
+_PAYMENT_ID = re.compile(r"pay@[0-9A-Za-z-]{1,80}", re.ASCII)
+
+
 def cause_of(category: str | None) -> Cause:
     """Our word for a failure category or a `reason`; an unknown text, or none, is `unknown`."""
     return _CAUSES.get(category or "", Cause.UNKNOWN)
@@ -133,7 +139,7 @@ def event_row(raw: bytes) -> tuple[str, Fact | None] | BadRow:
 def _event(wire: _EventWire) -> tuple[str, Fact | None]:
     if not wire.id:
         raise RowError("event without an id")
-    told = wire.version == "v2" and wire.type in TOLD_KINDS
+    told = wire.version == "v2" and wire.type in TOLD_KINDS | PAYMENT_KINDS
     return wire.id, _fact(wire.id, wire) if told else None
 
 
@@ -142,6 +148,9 @@ def _fact(event_id: str, wire: _EventWire) -> Fact:
     if at is None:
         raise RowError("event without a time")
     data = part_of_row("data", _DATA.decode, wire.data)
+    if kind in PAYMENT_KINDS:
+        paid = data.uuid if _PAYMENT_ID.fullmatch(data.uuid or "") else None
+        return Fact(event_id, kind, paid, at, test=bool(wire.test), payment=paid is not None)
     billed, failed, upcoming = kind == _BILLED, kind == _FAILED, kind == _UPCOMING
     return Fact(
         dedupe_key=event_id,

@@ -10,15 +10,13 @@ import msgspec
 
 from monitor.domain.model import BadRow, Fact
 from monitor.providers.hooks import LONGEST_KIND, HookSeen, Refusal, Told, is_stale, keys_of, mac, matches, unix_seconds
-from monitor.providers.qbitflow_v2_events import TOLD_KINDS, event_row
+from monitor.providers.qbitflow_v2_events import PAYMENT_KINDS, TOLD_KINDS, event_row
 from monitor.providers.qbitflow_v2_wire import SUBSCRIPTION_ID
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, instant
 
 SIGNATURE = "qbitflow-signature"
 _TEST = "webhook.test"
 _OTHER_KINDS = {
-    "payment.completed",
-    "checkout.expired",
     "refund.requested",
     "refund.completed",
     "refund.denied",
@@ -26,7 +24,7 @@ _OTHER_KINDS = {
     "member.removed",
     "heldFunds.released",
 }
-"""Types of the contract that tell nothing about a subscription."""
+"""Types of the contract that tell nothing about a subscription or a payment."""
 
 
 class QBitFlowV2Hooks:
@@ -71,7 +69,7 @@ def read_event(body: bytes) -> HookSeen:
     bare = Fact(wire.id, kind[:LONGEST_KIND], None, at, test=bool(wire.test))
     if kind == _TEST:
         return HookSeen(Told.TEST)
-    if wire.version != "v2" or kind not in TOLD_KINDS | _OTHER_KINDS:
+    if wire.version != "v2" or kind not in TOLD_KINDS | PAYMENT_KINDS | _OTHER_KINDS:
         said = f"event of a type that is not known: {kind[:LONGEST_KIND]}, version {str(wire.version)[:10]}"
         ext_id = _subscription_of(body)
         fact = replace(bare, subscription_ext_id=ext_id)

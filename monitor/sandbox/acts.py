@@ -187,6 +187,28 @@ def purchase(
     return made
 
 
+def checkout(world: World, customer: Customer | None, product: Product, *, reference: str | None = None) -> Purchase:
+    """Somebody opens a checkout and has not paid yet; only its own status shows it."""
+    made = purchase(world, customer, product, reference=reference)
+    made.paid_at = None
+    return made
+
+
+def confirm(world: World, made: Purchase) -> None:
+    """The customer has signed; the chain has not confirmed it yet."""
+    made.confirming_at = world.now
+
+
+def settle(world: World, made: Purchase) -> None:
+    """The payment of a checkout arrives, whatever was tried before."""
+    made.paid_at, made.confirming_at = world.now, None
+
+
+def expire(world: World, made: Purchase) -> None:
+    """Nobody finished the checkout in time."""
+    made.expired_at = world.now
+
+
 def remove(sub: Subscription) -> None:
     """No read shows it any more, and no event tells why."""
     sub.gone = True

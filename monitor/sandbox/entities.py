@@ -183,6 +183,9 @@ class Purchase:
     failed_at: datetime | None = None
     category: Category | None = None
     """Why its newest try failed; it may be paid all the same, later."""
+    confirming_at: datetime | None = None
+    """Since when its transaction waits for the chain."""
+    expired_at: datetime | None = None
     paid_at: datetime | None = None
 
 

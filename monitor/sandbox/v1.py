@@ -148,7 +148,7 @@ class V1:
         """Bills and one-time payments, newest first; also of subscriptions that no read shows any more."""
         world = self._world
         paid = [purchase for purchase in world.purchases if purchase.paid_at is not None]
-        state = (world.bill_count, len(world.subscriptions), len(paid))
+        state = (world.bills_paid, len(world.subscriptions), len(paid))
         if self._combined_rows[0] != state:
             bills = [(bill, sub) for sub in world.subscriptions for bill in world.bills_of(sub)]
             rows = [(bill.at, bill.n, self.shapes.combined_bill(sub, bill)) for bill, sub in bills]

@@ -42,6 +42,7 @@ class V2:
             ("payments", "/transaction/payments/combined", self._payments),
             ("payment", "/transaction/payment/{id}", self._payment),
             ("payment", "/transaction/subscription/bill/{id}", self._payment),
+            ("checkout", "/transaction/session-checkout/{id}/status", self._checkout),
             ("products", "/product", self._products),
             ("product", "/product/uuid/{id}", self._product),
             ("customers", "/customer/all", self._customers),
@@ -156,15 +157,20 @@ class V2:
         if query.get("kind") in (None, "", "payment") and not wanted and not query.get("category"):
             shapes += _within(query, self._paid.failures())
             shapes.sort(key=lambda shape: shape["createdAt"], reverse=True)
+        if payer := v2_query.uuid_of(query, "customerUuid"):
+            shapes = [shape for shape in shapes if shape.get("customerUuid") == payer]
         return _listed(query, shapes, default=10, maximum=50)
 
     def _payments(self, call: Call) -> Answer:
         rows = _within(call.query, self._paid.combined())
         source, sub = call.query.get("source"), call.query.get("subscriptionUuid")
+        payer = v2_query.uuid_of(call.query, "customerUuid")
         kept = [
             row
             for row in rows
-            if source in (None, "", row["source"]) and sub in (None, "", row.get("subscriptionUuid"))
+            if source in (None, "", row["source"])
+            and sub in (None, "", row.get("subscriptionUuid"))
+            and payer in (None, "", row.get("customerUuid"))
         ]
         return _listed(call.query, kept, default=10, maximum=50)
 
@@ -174,6 +180,12 @@ class V2:
             if row["uuid"].rpartition("@")[2] == wanted:
                 return answer({key: value for key, value in row.items() if key != "source"})
         raise not_found("payment")
+
+    def _checkout(self, call: Call) -> Answer:
+        n = self._world.ids.read("payment", call.params["id"])
+        if n is None or not 0 <= n < len(self._world.purchases):
+            raise not_found("checkout")
+        return answer(self._paid.checkout(self._world.purchases[n]))
 
     def _products(self, call: Call) -> Answer:
         hidden = v2_query.flag_of(call.query, "includeHidden")

@@ -26,13 +26,13 @@ class Payments:
         """Rows of the combined list."""
         world = self._world
         paid = [purchase for purchase in world.purchases if purchase.paid_at is not None]
-        state = (world.bill_count, len(world.subscriptions), len(paid))
+        state = (world.bills_paid, len(world.subscriptions), len(paid))
         if state != self._made_for:
             rows = [(bill.at, self._bill(sub, bill)) for sub in world.subscriptions for bill in world.bills_of(sub)]
             rows += [(purchase.paid_at or purchase.created_at, self.payment(purchase)) for purchase in paid]
             rows.sort(key=lambda one: (one[0], one[1]["uuid"]), reverse=True)
             self._combined = [row for _, row in rows]
-            self._made_for = (world.bill_count, len(world.subscriptions), len(paid))
+            self._made_for = (world.bills_paid, len(world.subscriptions), len(paid))
         return self._combined
 
     def payment(self, purchase: Purchase) -> Json:
@@ -51,6 +51,21 @@ class Payments:
             "test": self._world.test,
         }
         return {key: value for key, value in shape.items() if value is not None}
+
+    def checkout(self, purchase: Purchase) -> Json:
+        """How far a checkout is (contract v2, section 4); a failed try is no state of it."""
+        paid, expired = purchase.paid_at is not None, purchase.expired_at is not None
+        waits = "waitingConfirmation" if purchase.confirming_at is not None else "created"
+        shape: Json = {
+            "uuid": self._world.ids.payment(purchase.n),
+            "status": "completed" if paid else "expired" if expired else waits,
+        }
+        if paid or purchase.confirming_at is not None:
+            shape["txHash"] = hash_of(self._world.seed, purchase.n, 7)
+        if purchase.failed_at is not None:
+            failed_at = instant(purchase.failed_at)
+            shape["lastAttempt"] = {"status": "failed", "code": str(purchase.category), "at": failed_at}
+        return shape
 
     def failures(self) -> list[Json]:
         """Failed tries at one-off payments, newest first, as rows of the failures list."""

@@ -7,7 +7,7 @@ fact is answered by any reading that began after it was stored, and "after" is t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import exists, func, select, update
@@ -21,11 +21,12 @@ _FACTS_EACH = 10
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One subscription to read again. `source`: who asked for it first."""
+    """One subscription, or payment, to read again. `source`: who asked for it first."""
 
     ext_id: str
     source: Source
     tries: int
+    payment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ async def take_asks(conn: AsyncConnection, account_id: int, now: datetime, until
     Nobody else gets them before `until`. Several facts about one subscription are one question.
     """
     due = (
-        select(facts.c.id, facts.c.ext_sub_id, facts.c.source, facts.c.tries)
+        select(facts.c.id, facts.c.ext_sub_id, facts.c.source, facts.c.tries, facts.c.payment)
         .where(facts.c.account_id == account_id, facts.c.ask_at <= now)
         .order_by(facts.c.id)
         .limit(limit * _FACTS_EACH)
@@ -67,9 +68,9 @@ async def take_asks(conn: AsyncConnection, account_id: int, now: datetime, until
     for row in rows:
         if row.ext_sub_id not in asks and len(asks) == limit:
             continue
-        first = asks.setdefault(row.ext_sub_id, Ask(row.ext_sub_id, Source(row.source), row.tries))
+        first = asks.setdefault(row.ext_sub_id, Ask(row.ext_sub_id, Source(row.source), row.tries, row.payment))
         if row.tries > first.tries:
-            asks[row.ext_sub_id] = Ask(first.ext_id, first.source, row.tries)
+            asks[row.ext_sub_id] = replace(first, tries=row.tries)
         taken.append(row.id)
     if taken:
         await conn.execute(update(facts).where(facts.c.id.in_(taken)).values(ask_at=until))
@@ -84,17 +85,12 @@ async def answer_asks(conn: AsyncConnection, account_id: int, ext_ids: Collectio
         await conn.execute(update(facts).where(facts.c.id.in_(ids)).values(ask_at=None))
 
 
-async def end_asks(conn: AsyncConnection, account_id: int, ext_id: str, upto: int, now: datetime) -> None:
-    """A payment was read after the fact `upto` was stored: what was told of it has nothing else to say."""
-    ids = await _concerned(conn, account_id, [ext_id], upto)
-    await conn.execute(update(facts).where(facts.c.id.in_(ids)).values(ask_at=None, done_at=now))
-
-
 async def answer_all(conn: AsyncConnection, account_id: int, upto: int) -> None:
-    """Everything was read after the fact `upto` was stored. What a reader is busy with is left to it."""
+    """Every subscription was read after the fact `upto` was stored. What a reader is busy with is left to it."""
     waiting = (
         select(facts.c.id)
         .where(facts.c.account_id == account_id, facts.c.ask_at.is_not(None), facts.c.id <= upto)
+        .where(facts.c.payment.is_(False))
         .with_for_update(skip_locked=True)
     )
     await conn.execute(update(facts).where(facts.c.id.in_(waiting)).values(ask_at=None))

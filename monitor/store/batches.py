@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import BatchState, NotificationState
 from monitor.store.inserting import insert_into
-from monitor.store.schema import batches, notifications, subscriptions
+from monitor.store.schema import batches, notifications, payments, subscriptions
 
 APPROVAL_LASTS = timedelta(hours=24)
 PLANNED = ("guard", "operator_decides")
@@ -99,13 +99,16 @@ async def held_ids(conn: AsyncConnection, batch_id: int) -> list[str]:
 
 
 async def lock_plan(conn: AsyncConnection, batch_id: int) -> list[str]:
-    """The held plan, with its subscriptions locked in the order of their ids, as a PAGE locks them.
+    """The held plan, with its subscriptions and payments locked in the order of their ids, as a PAGE locks them.
 
     Whoever heals one of them now waits, or is waited for; so the plan stands still, and nobody blocks in a circle.
     """
     concerned = select(notifications.c.subscription_id).where(_planned(batch_id))
     statement = select(subscriptions.c.id).where(subscriptions.c.id.in_(concerned)).order_by(subscriptions.c.id)
     await conn.execute(statement.with_for_update(key_share=True))
+    paid = select(notifications.c.payment_id).where(_planned(batch_id))
+    told = select(payments.c.id).where(payments.c.id.in_(paid)).order_by(payments.c.id)
+    await conn.execute(told.with_for_update(key_share=True))
     return await held_ids(conn, batch_id)
 
 

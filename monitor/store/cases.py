@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Episode, Kind, NotificationState, Track, Urgency
 from monitor.store.ledger import read_episode
+from monitor.store.notices import all_clears, payments_by_row, tried_again
 from monitor.store.outbox import in_states
+from monitor.store.payments import StoredPayment
 from monitor.store.schema import attempts, customers, episodes, notifications, templates
 from monitor.store.subscriptions import StoredSubscription, load_subscriptions
 
@@ -21,8 +23,34 @@ _DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
+class OfEpisode:
+    """What a mail of an episode is about."""
+
+    episode: Episode
+    subscription: StoredSubscription
+    situation_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OfPayment:
+    """What a notice of a payment is about; of a bill, with its subscription if that is known."""
+
+    payment: StoredPayment
+    subscription: StoredSubscription | None
+    tried_again: bool
+    in_all_clear: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OfSubscription:
+    """What a notice of a new subscription is about."""
+
+    subscription: StoredSubscription
+
+
+@dataclass(frozen=True, slots=True)
 class StoredMail:
-    """A notification with its episode, its subscription and its customer."""
+    """A notification with what it is about and its customer."""
 
     id: str
     state: NotificationState
@@ -42,9 +70,7 @@ class StoredMail:
     template_hash: str | None
     letter: str | None
     batch_id: int
-    episode: Episode
-    subscription: StoredSubscription
-    situation_open: bool
+    about: OfEpisode | OfPayment | OfSubscription
     address: str | None
     address_mac: str | None
     name: str | None
@@ -65,22 +91,18 @@ async def load_mails(conn: AsyncConnection, account_id: int, ids: Sequence[str])
         return []
     wanted = list(ids)
     rows = {row.id: row for row in await conn.execute(select(notifications).where(notifications.c.id.in_(wanted)))}
-    spells = await _episodes(conn, {row.episode_id for row in rows.values()})
-    subs = await load_subscriptions(conn, account_id, ids={row.subscription_id for row in rows.values()})
-    by_id = {one.id: one for one in subs.values()}
-    owners = await _customers(conn, account_id, {one.snapshot.customer_ext_id for one in subs.values()})
+    spells = await _episodes(conn, {row.episode_id for row in rows.values()} - {None})
+    about = await _about(conn, account_id, rows, spells)
+    owners = await _customers(conn, account_id, {_owner_of(one) for one in about.values()})
     shared = await _shared(conn, account_id, {row.address_mac for row in owners.values()})
-    open_spells = await _open_spells(conn, by_id)
     firsts = await _first_message_ids(conn, spells)
     released = await _released(conn, wanted)
     return [
         _read(
             rows[mail_id],
-            spells[rows[mail_id].episode_id],
-            by_id[rows[mail_id].subscription_id],
-            owners.get(by_id[rows[mail_id].subscription_id].snapshot.customer_ext_id or ""),
+            about[mail_id],
+            owners.get(_owner_of(about[mail_id]) or ""),
             shared,
-            open_spells,
             firsts,
             released,
         )
@@ -141,6 +163,38 @@ async def waiting(conn: AsyncConnection, account_id: int, now: datetime) -> tupl
     return int(row[0]), row[1]
 
 
+async def _about(
+    conn: AsyncConnection, account_id: int, rows: Mapping[str, Any], spells: Mapping[str, Episode]
+) -> dict[str, OfEpisode | OfPayment | OfSubscription]:
+    """What each of these mails is about, by its id."""
+    subscription_ids = {row.subscription_id for row in rows.values()} - {None}
+    subs = await load_subscriptions(conn, account_id, ids=subscription_ids)
+    by_id = {one.id: one for one in subs.values()}
+    open_spells = await _open_spells(conn, by_id)
+    paid = await payments_by_row(conn, {row.payment_id for row in rows.values()} - {None})
+    retried = await tried_again(conn, account_id, paid.values())
+    receipts = {row.subscription_id for row in rows.values() if row.payment_id is not None} - {None}
+    clears = await all_clears(conn, receipts)
+    about: dict[str, OfEpisode | OfPayment | OfSubscription] = {}
+    for mail_id, row in rows.items():
+        if row.payment_id is not None:
+            payment, made_at = paid[row.payment_id], paid[row.payment_id].seen.created_at
+            told = any(made_at is not None and at >= made_at for at in clears.get(row.subscription_id, ()))
+            about[mail_id] = OfPayment(payment, by_id.get(row.subscription_id), payment.id in retried, told)
+        elif row.episode_id is not None:
+            opened = row.subscription_id in open_spells
+            about[mail_id] = OfEpisode(spells[row.episode_id], by_id[row.subscription_id], opened)
+        else:
+            about[mail_id] = OfSubscription(by_id[row.subscription_id])
+    return about
+
+
+def _owner_of(about: OfEpisode | OfPayment | OfSubscription) -> str | None:
+    """The customer, by the vendor's id: of a payment who paid it, of a subscription whose it is now."""
+    seen = about.payment.seen if isinstance(about, OfPayment) else about.subscription.snapshot
+    return seen.customer_ext_id
+
+
 async def _episodes(conn: AsyncConnection, ids: set[str]) -> dict[str, Episode]:
     result = await conn.execute(select(episodes).where(episodes.c.id.in_(list(ids))))
     return {row.id: read_episode(row._mapping) for row in result}
@@ -198,11 +252,9 @@ async def _first_message_ids(conn: AsyncConnection, spells: dict[str, Episode]) 
 
 def _read(
     row: Any,
-    episode: Episode,
-    subscription: StoredSubscription,
+    about: OfEpisode | OfPayment | OfSubscription,
     owner: Any,
     shared: set[str],
-    open_spells: set[int],
     firsts: dict[str, str],
     released: set[str],
 ) -> StoredMail:
@@ -225,9 +277,7 @@ def _read(
         template_hash=row.template_hash,
         letter=row.letter,
         batch_id=row.batch_id,
-        episode=episode,
-        subscription=subscription,
-        situation_open=subscription.id in open_spells,
+        about=about,
         address=None if owner is None else owner.email,
         address_mac=None if owner is None else owner.address_mac,
         name=None if owner is None else owner.name,

@@ -31,7 +31,8 @@ async def insert_facts(
 ) -> list[str]:
     """Store facts that are new; returns their keys. The vendor's id makes one fact one row, whoever brings it first.
 
-    `ask`: the subscriptions they are about are to be read again. One about no subscription has nothing to wait for.
+    `ask`: the subscriptions they are about are to be read again. One about no subscription has nothing to wait for, and
+    one about a payment nothing to be folded into: it is read again, and that is all.
     In the order of the keys: two workers that bring the same facts never wait for one another in a circle.
     """
     rows = [
@@ -40,10 +41,11 @@ async def insert_facts(
             "dedupe_key": fact.dedupe_key,
             "kind": fact.kind,
             "ext_sub_id": fact.subscription_ext_id,
+            "payment": fact.payment,
             "source": source,
             "body": _encode(asdict(fact)).decode(),
             "received_at": now,
-            "done_at": now if fact.subscription_ext_id is None else None,
+            "done_at": now if fact.subscription_ext_id is None or fact.payment else None,
             "ask_at": now if ask and fact.subscription_ext_id is not None else None,
         }
         for fact in sorted(seen, key=lambda one: one.dedupe_key)

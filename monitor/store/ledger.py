@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, distinct, func, insert, or_, select, update
+from sqlalchemy import Column, Select, and_, distinct, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Episode, Situation, Track
@@ -113,19 +113,24 @@ async def unmute(conn: AsyncConnection, episode_ids: Sequence[str], now: datetim
         )
 
 
+def approved_mails(account_id: int, column: Column[int]) -> Select[Any]:
+    """`column` of the mails that an operator approved, where it holds anything: "not in" with a NULL is never true."""
+    # a reason: the guard held it. Of a batch that was always open, a person decided about single mails only
+    taken = and_(batches.c.decided_at.is_not(None), batches.c.state == "open", batches.c.reason.is_not(None))
+    return (
+        select(column)
+        .join(batches, batches.c.id == notifications.c.batch_id)
+        .where(batches.c.account_id == account_id, or_(taken, batches.c.origin == "adopt"), column.is_not(None))
+    )
+
+
 async def touched_by_class(conn: AsyncConnection, account_id: int, since: datetime) -> dict[str, int]:
     """Distinct subscriptions by class of event after `since`, all sources, minus those that an operator approved.
 
     An approved batch is a decision already taken, and so is an adoption of what is known since the baseline: neither
     must hold the next batch.
     """
-    # a reason: the guard held it. Of a batch that was always open, a person decided about single mails only
-    taken = and_(batches.c.decided_at.is_not(None), batches.c.state == "open", batches.c.reason.is_not(None))
-    approved = (
-        select(notifications.c.subscription_id)
-        .join(batches, batches.c.id == notifications.c.batch_id)
-        .where(batches.c.account_id == account_id, or_(taken, batches.c.origin == "adopt"))
-    )
+    approved = approved_mails(account_id, notifications.c.subscription_id)
     muted = select(episodes.c.subscription_id).where(
         episodes.c.account_id == account_id, episodes.c.muted.is_not(None), episodes.c.closed_at.is_(None)
     )

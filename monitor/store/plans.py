@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import NotificationState
-from monitor.store.schema import customers, episodes, notifications, subscriptions
+from monitor.store.schema import customers, episodes, notifications, payments, subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class PlannedMail:
     next_try_at: datetime
     not_after: datetime | None
     batch_id: int
-    subscription: str
+    subscription: str | None
+    """None for a payment that belongs to none."""
+    payment: str | None
     customer: str
     customer_reference: str | None
     address: str | None
@@ -60,15 +62,17 @@ async def planned_mails(conn: AsyncConnection, account_id: int) -> list[PlannedM
             n.not_after,
             n.batch_id,
             subscriptions.c.ext_id.label("subscription"),
+            payments.c.ext_id.label("payment"),
             n.customer_key.label("customer"),
             customers.c.reference.label("customer_reference"),
             customers.c.email.label("address"),
             episodes.c.deadline_at,
             n.letter,
         )
-        .join(subscriptions, subscriptions.c.id == n.subscription_id)
-        .join(episodes, episodes.c.id == n.episode_id)
-        .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
+        .outerjoin(subscriptions, subscriptions.c.id == n.subscription_id)
+        .outerjoin(payments, payments.c.id == n.payment_id)
+        .outerjoin(episodes, episodes.c.id == n.episode_id)
+        .outerjoin(customers, (customers.c.account_id == n.account_id) & (customers.c.ext_id == n.customer_key))
         .where(n.account_id == account_id)
         .order_by(n.rank, n.due_at, n.id)
     )

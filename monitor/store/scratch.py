@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, insert, literal, null, select, text
+from sqlalchemy import ColumnElement, Select, and_, insert, literal, null, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.errors import StoreError
 from monitor.store.engine import Database
+from monitor.store.payments import find_payment_walk
 from monitor.store.revision import database_revision, require_current, upgrade
 from monitor.store.schema import (
     accounts,
@@ -30,6 +32,9 @@ from monitor.store.schema import (
     instance,
     metadata,
     notifications,
+    payment_events,
+    payment_walks,
+    payments,
     products,
     quarantine,
     run_pages,
@@ -43,6 +48,8 @@ from monitor.store.witness import check_witness
 _CHUNK = 2_000
 _COPY_TRIES = 20
 _REPLIES_KEPT = 200
+_WALKED_BACK = timedelta(days=2)
+"""A walk goes a day back from the watermark; the second is for an API whose clock is not ours."""
 
 
 async def scratch_copy(database: Database, folder: Path, account: str, state_dir: Path) -> tuple[Database, str | None]:
@@ -113,17 +120,19 @@ async def _copy_rows(source: AsyncConnection, sink: AsyncConnection, account: st
     found = (await source.execute(select(accounts.c.id).where(accounts.c.name == account))).scalar_one_or_none()
     if found is None:
         return
-    for name, statement in _needed(int(found)).items():
+    walk = await find_payment_walk(source, int(found))
+    for name, statement in _needed(int(found), None if walk is None else walk.watermark).items():
         result = await source.stream(statement)
         async for rows in result.mappings().partitions(_CHUNK):
             await sink.execute(insert(metadata.tables[name]), [dict(row) for row in rows])
 
 
-def _needed(account_id: int) -> Mapping[str, Select[Any]]:
+def _needed(account_id: int, watermark: datetime | None) -> Mapping[str, Select[Any]]:
     """What a run reads, without what it never looks at: raw payloads, old pages, facts that are folded in."""
     bare = [column for column in subscriptions.c if column.name != "raw"]
     known_bad = [column for column in quarantine.c if column.name != "raw"]
     own_runs = select(runs.c.id).where(runs.c.account_id == account_id)
+    met_again = _met_again(account_id, watermark)
     own_mails = select(notifications.c.id).where(notifications.c.account_id == account_id)
     replies = (select(attempts).where(attempts.c.notification_id.in_(own_mails)).order_by(attempts.c.id.desc())).limit(
         _REPLIES_KEPT
@@ -137,6 +146,11 @@ def _needed(account_id: int) -> Mapping[str, Select[Any]]:
         "currencies": select(currencies).where(currencies.c.account_id == account_id),
         "subscriptions": select(*bare, null().label("raw")).where(subscriptions.c.account_id == account_id),
         "usages": select(usages).where(usages.c.account_id == account_id),
+        "payments": select(payments).where(met_again),
+        "payment_walks": select(payment_walks).where(payment_walks.c.account_id == account_id),
+        "payment_events": select(payment_events).where(
+            payment_events.c.payment_id.in_(select(payments.c.id).where(met_again))
+        ),
         "runs": select(runs).where(runs.c.account_id == account_id),
         "run_pages": select(run_pages).where(
             run_pages.c.run_id.in_(own_runs.where(runs.c.state == "running")),
@@ -153,3 +167,14 @@ def _needed(account_id: int) -> Mapping[str, Select[Any]]:
         "quarantine": select(*known_bad, literal(b"").label("raw")).where(quarantine.c.account_id == account_id),
         "suppressions": select(suppressions).where(suppressions.c.account_id == account_id),
     }
+
+
+def _met_again(account_id: int, watermark: datetime | None) -> ColumnElement[bool]:
+    """The payments that a walk may meet again, or that a mail tells of; not every bill that was ever paid."""
+    p = payments.c
+    told = select(notifications.c.payment_id).where(notifications.c.account_id == account_id)
+    if watermark is None:
+        return and_(p.account_id == account_id, p.id.in_(told))
+    newer = p.created_at >= watermark - _WALKED_BACK
+    one_off = p.subscription_ext_id.is_(None)
+    return and_(p.account_id == account_id, or_(one_off, p.created_at.is_(None), newer, p.id.in_(told)))

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import BatchState, NotificationState
-from monitor.store.schema import batches, customers, events, notifications, products, subscriptions
+from monitor.store.schema import batches, customers, events, notifications, payments, products, subscriptions
 
 _IDS_AT_ONCE = 500
 
@@ -47,7 +47,8 @@ class MailSummary:
     reason: str | None
     why: str | None
     next_try_at: datetime
-    subscription: str
+    subscription: str | None
+    payment: str | None
     product: str | None
     name: str | None
     last_name: str | None
@@ -95,7 +96,7 @@ async def mails_counted(conn: AsyncConnection, batch_id: int | None, ids: Sequen
 
 async def mails_one_by_one(conn: AsyncConnection, batch_id: int | None, ids: Sequence[str]) -> list[MailSummary]:
     """The mails of a batch, and those with `ids`, most pressing first."""
-    n, s, c = notifications.c, subscriptions.c, customers.c
+    n, s, c, p = notifications.c, subscriptions.c, customers.c, payments.c
     rows: list[Any] = []
     for chosen in _chosen(batch_id, ids):
         statement = (
@@ -108,6 +109,7 @@ async def mails_one_by_one(conn: AsyncConnection, batch_id: int | None, ids: Seq
                 n.why,
                 n.next_try_at,
                 s.ext_id.label("subscription"),
+                p.ext_id.label("payment"),
                 products.c.name.label("product"),
                 c.name,
                 c.last_name,
@@ -115,9 +117,14 @@ async def mails_one_by_one(conn: AsyncConnection, batch_id: int | None, ids: Seq
                 n.message_id,
                 n.rank,
             )
-            .join(subscriptions, s.id == n.subscription_id)
-            .outerjoin(customers, c.id == s.customer_id)
-            .outerjoin(products, (products.c.account_id == n.account_id) & (products.c.ext_id == s.product_ext_id))
+            .outerjoin(subscriptions, s.id == n.subscription_id)
+            .outerjoin(payments, p.id == n.payment_id)
+            .outerjoin(customers, (c.account_id == n.account_id) & (c.ext_id == n.customer_key))
+            .outerjoin(
+                products,
+                (products.c.account_id == n.account_id)
+                & (products.c.ext_id == func.coalesce(s.product_ext_id, p.product_ext_id)),
+            )
             .where(chosen)
         )
         rows += (await conn.execute(statement)).all()
@@ -164,6 +171,7 @@ def _mail(row: Any) -> MailSummary:
         why=row.why,
         next_try_at=row.next_try_at,
         subscription=row.subscription,
+        payment=row.payment,
         product=row.product,
         name=row.name,
         last_name=row.last_name,

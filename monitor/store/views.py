@@ -20,6 +20,7 @@ from monitor.store.schema import (
     episodes,
     events,
     notifications,
+    payments,
     products,
     quarantine,
     run_pages,
@@ -281,14 +282,16 @@ def _mails() -> Select[Any]:
         select(
             accounts.c.name.label("account"),
             subscriptions.c.ext_id.label("subscription"),
+            payments.c.ext_id.label("payment"),
             customers.c.email.label("address"),
             *n,
         )
         .select_from(notifications)
         .join(accounts, accounts.c.id == n.account_id)
-        .join(subscriptions, subscriptions.c.id == n.subscription_id)
+        .outerjoin(subscriptions, subscriptions.c.id == n.subscription_id)
+        .outerjoin(payments, payments.c.id == n.payment_id)
         .join(batches, batches.c.id == n.batch_id)
-        .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
+        .outerjoin(customers, (customers.c.account_id == n.account_id) & (customers.c.ext_id == n.customer_key))
     )
 
 

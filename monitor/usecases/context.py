@@ -12,7 +12,8 @@ from monitor.domain.calendar import DEFAULT_WINDOW, SendingWindow
 from monitor.domain.decide import Policy
 from monitor.domain.guard import DEFAULT_LIMITS, GuardLimits
 from monitor.domain.letter import Brand
-from monitor.domain.model import Mode
+from monitor.domain.model import Kind, Mode
+from monitor.domain.notices import NoticePolicy
 from monitor.providers.base import Provider
 from monitor.store.accounts import AccountRow
 from monitor.store.engine import Database
@@ -79,6 +80,8 @@ class Account:
     guard: GuardLimits = DEFAULT_LIMITS
     payments: bool = False
     """Whether the provider's payments are pulled too."""
+    optional_mails: frozenset[Kind] = frozenset()
+    """Kinds of mail that are sent only where the account asks for them."""
     read_at_once: int = 8
     """How many single reads are under way at once, where an API has no list."""
     daily_requests: int | None = None
@@ -88,6 +91,11 @@ class Account:
     hooked: bool = False
     """Webhooks are expected: there is a secret to verify them with."""
 
+    @property
+    def notice_policy(self) -> NoticePolicy:
+        """The choices that planning notices needs."""
+        return NoticePolicy(self.name, self.optional_mails, self.mail_test_rows)
+
     def policy(self, row: AccountRow) -> Policy:
         """The choices that the domain needs, with how far the baseline is."""
         return Policy(
@@ -95,6 +103,7 @@ class Account:
             baselined_at=row.baselined_at,
             notify_first=self.notify_first,
             mail_test_rows=self.mail_test_rows,
+            wanted=self.optional_mails,
         )
 
 

@@ -19,6 +19,7 @@ from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.dispatch import Delivery, Dispatch
 from monitor.usecases.gate import LIVE_COLLECTS, Sight, pass_gate
 from monitor.usecases.letters import LetterDesk, Mailer
+from monitor.usecases.payments import look_at_payments
 from monitor.usecases.tick import look_at_what_is_due
 
 
@@ -49,10 +50,13 @@ async def deliver_account(
         return Delivery(stopped_by=Halt(HaltRule.RESTORED, witness))
     now = travelled_now(tools.clock, row, at)
     await _tick(tools, account, row, now)
+    problems = await look_at_payments(tools, account, row, now)
     await _gates(tools, account, row, now)
     async with tools.db.read() as conn:
         row = await find_account(conn, account.name) or row
-    return await Dispatch(tools, account, row, transport, LetterDesk(mailer)).deliver(now, turn=turn)
+    delivery = await Dispatch(tools, account, row, transport, LetterDesk(mailer)).deliver(now, turn=turn)
+    delivery.problems += problems
+    return delivery
 
 
 async def _witness(tools: Tools, state_dir: Path) -> str | None:

@@ -26,7 +26,7 @@ from monitor.usecases.telling import Mail, Told, tell, tell_attempt
 from monitor.usecases.told_events import Terms, facts_of, tell_event
 
 _QUIET_ATTEMPTS = frozenset({"started", "sent"})
-_GIVE = "give a subscription's id, the merchant's reference, a mail's id or an address"
+_GIVE = "give a subscription's or a payment's id, the merchant's reference, a mail's id or an address"
 _SITUATIONS = frozenset(situation.value for situation in Situation if situation not in SPENDING)
 
 
@@ -46,11 +46,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One subscription. `address` is masked unless the reader was told to show it; None: none is known."""
+    """One subscription, or payment. `address` is masked unless the reader was told to show it; None: none is known."""
 
     account: str
     zone: str
-    subscription: str
+    subscription: str | None
     product: str | None
     address: str | None
     now: datetime
@@ -62,6 +62,8 @@ class Story:
     spells: tuple[Spell, ...] = ()
     lines: tuple[Line, ...] = ()
     """Newest first."""
+    payment: str | None = None
+    """Of a payment that belongs to no subscription: its id, and `subscription` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Reader:
         seen_at = found.first_asked_at if run is None else run.now_at
         if events and events[0].old is None:
             seen_at = events[0].at
-        shown = self._shown
+        shown = self.shown
         story = Story(found.account, zone.key, found.ext_id, found.product, shown(found.email), now)
         if known_at is not None and seen_at > known_at:
             return replace(story, summary=f"Not known then: first seen {moment(seen_at, zone)}")
@@ -128,7 +130,7 @@ class Reader:
             Mail(
                 row,
                 [one for one in attempts if one.notification_id == row.id],
-                closed[row.episode_id],
+                closed.get(row.episode_id),
                 shown(row.recipient),
             )
             for row in rows
@@ -142,9 +144,9 @@ class Reader:
             first,
             *(_event_line(row, terms) for row in events),
             *_ends(spells),
-            *(_mail_line(one, spells) for one in told),
-            *_attempt_lines(mails, attempts),
-            *_decisions(rows, known_at),
+            *(mail_line(one, spells) for one in told),
+            *attempt_lines(mails, attempts),
+            *decisions(rows, known_at),
         ]
         facts: Mapping[str, str] = {}
         if known_at is None:
@@ -158,10 +160,11 @@ class Reader:
             next=_next(spells, found, zone, known_at=known_at),
             facts=facts,
             spells=spells,
-            lines=_newest_first(lines),
+            lines=newest_first(lines),
         )
 
-    def _shown(self, address: str | None) -> str | None:
+    def shown(self, address: str | None) -> str | None:
+        """The address as this reader may see it."""
         return address if self.show_addresses or address is None else masked(address)
 
 
@@ -176,7 +179,7 @@ def _nothing(asked: str, account: str | None) -> str:
     where = f" in account {account}" if account is not None else ""
     if "@" in asked:
         return f"no customer's address and no subscription is {asked}{where}: is it spelled as the payment API has it?"
-    return f"no subscription {asked} is known{where}: {_GIVE}"
+    return f"no subscription or payment {asked} is known{where}: {_GIVE}"
 
 
 def _first_line(seen_at: datetime, zone: ZoneInfo, found: Any, *, baseline: bool) -> Line:
@@ -202,20 +205,22 @@ def _ends(spells: tuple[Spell, ...]) -> list[Line]:
     ]
 
 
-def _newest_first(lines: list[Line]) -> tuple[Line, ...]:
+def newest_first(lines: list[Line]) -> tuple[Line, ...]:
     """Of one instant, what came last in the order of writing is the newest."""
     numbered = sorted(enumerate(lines), key=lambda pair: (pair[1].at, pair[0]), reverse=True)
     return tuple(line for _, line in numbered)
 
 
-def _mail_line(told: Told, spells: tuple[Spell, ...]) -> Line:
+def mail_line(told: Told, spells: tuple[Spell, ...]) -> Line:
+    """A mail's entry; of one of these spells, because of what faced its reader then."""
     what = {"sent": "sent", "voided": "not_sent", "failed": "not_sent"}.get(told.state, "waits")
     steps = [step for spell in spells for step in spell.steps if step.notification == told.id]
     because = steps[0].because if steps else told.because
     return Line(told.sort_at, what, told.sentence, because, told.rule, told.id, told.at is not None)
 
 
-def _attempt_lines(mails: list[Mail], attempts: list[Any]) -> list[Line]:
+def attempt_lines(mails: list[Mail], attempts: list[Any]) -> list[Line]:
+    """What the mail server said, and what was decided about single mails."""
     names = {mail.row.id: name_of(mail.row.kind) for mail in mails}
     return [
         Line(
@@ -229,7 +234,7 @@ def _attempt_lines(mails: list[Mail], attempts: list[Any]) -> list[Line]:
     ]
 
 
-def _decisions(rows: list[Any], known_at: datetime | None) -> list[Line]:
+def decisions(rows: list[Any], known_at: datetime | None) -> list[Line]:
     """The held batches of this subscription's mails that an operator let go; of open ones he decided mail by mail."""
     taken = {
         row.batch_id: row
@@ -298,7 +303,7 @@ def _next(spells: tuple[Spell, ...], found: Any, zone: ZoneInfo, *, known_at: da
     if any(spell.muted for spell in open_spells):
         parts.append(f"Muted since the first contact: `monitor adopt --account {found.account}` unmutes it")
     for spell in open_spells:
-        waiting = [step for step in spell.steps if step.outcome in _OPEN_OUTCOMES]
+        waiting = [step for step in spell.steps if step.outcome in OPEN_OUTCOMES]
         parts += [_step_words(step) for step in waiting]
         if not waiting and not spell.muted:
             whose = f' of "{name_of(spell.kind)}"' if len(open_spells) > 1 else ""
@@ -308,7 +313,7 @@ def _next(spells: tuple[Spell, ...], found: Any, zone: ZoneInfo, *, known_at: da
     return ". ".join(parts)
 
 
-_OPEN_OUTCOMES = frozenset({"staged", "held", "ready", "claimed", "in_data", "ambiguous", "waiting", "not_due", "due"})
+OPEN_OUTCOMES = frozenset({"staged", "held", "ready", "claimed", "in_data", "ambiguous", "waiting", "not_due", "due"})
 
 
 def _step_words(step: StepTold) -> str:

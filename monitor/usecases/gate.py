@@ -19,10 +19,12 @@ from monitor.domain.guard import BatchCounts, Reason, Rule, judge
 from monitor.store.accounts import AccountRow
 from monitor.store.batches import close_gate, count_open, find_batch, mails_per_day, staged_ids
 from monitor.store.ledger import touched_by_class
+from monitor.store.notices import count_one_off, payments_by_class
 from monitor.usecases.context import Account
 
 LIVE_COLLECTS = timedelta(seconds=120)
 _ROLLING = timedelta(hours=24)
+_PAYMENTS_OF = timedelta(days=30)
 _REMEMBERED_DAYS = 14
 _LOOK_BACK = timedelta(days=120)  # far enough to find 14 days that mailed, also for a quiet merchant
 
@@ -71,6 +73,8 @@ async def pass_gate(
     counts = BatchCounts(
         population=sight.population,
         touched_by_class=await touched_by_class(conn, row.id, now - _ROLLING),
+        payments=await count_one_off(conn, row.id, now - _PAYMENTS_OF),
+        payments_by_class=await payments_by_class(conn, row.id, now - _ROLLING),
         missing=sight.missing,
         known_live=sight.known_live,
         rows=sight.rows,

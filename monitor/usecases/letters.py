@@ -11,17 +11,20 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.campaign import campaign_for
+from monitor.domain.campaign import FIRST, campaign_for
 from monitor.domain.letter import Letter
 from monitor.domain.letters import Mailing, StoredFacts, fill_letter
 from monitor.domain.links import safe_link
 from monitor.domain.model import CurrencySeen, Kind, ProductSeen
+from monitor.domain.notices import NOTICES
+from monitor.domain.payment_letter import PaymentFacts, fill_payment_letter
 from monitor.domain.spending import faced
 from monitor.mail.mailer import Made
-from monitor.store.cases import StoredMail, load_template_files
+from monitor.store.cases import OfEpisode, OfPayment, OfSubscription, StoredMail, load_template_files
 from monitor.store.catalog import load_currencies, load_products
 from monitor.store.engine import Database
 from monitor.store.outbox import keep_template
+from monitor.store.subscriptions import StoredSubscription
 from monitor.usecases.context import Account
 from monitor.usecases.marks import ClaimedMail
 
@@ -111,19 +114,11 @@ class LetterDesk:
 
     def _letter(self, account: Account, mail: StoredMail, now: datetime) -> tuple[Letter, str]:
         """What the mail would say now, and the variant of its words."""
-        snapshot, told = mail.subscription.snapshot, mail.subscription.told
-        after = faced(mail.episode.track, snapshot, told, now)
-        variant = mail.variant if mail.kind is Kind.RECOVERED else after.variant
-        campaign = campaign_for(after.situation, after.variant)
-        steps = () if campaign is None else campaign.steps
-        refusable = mail.kind is Kind.RECOVERED or any(step.refusable for step in steps if step.name == mail.step)
-        products, currencies = self._catalog or ({}, {})
-        product = products.get(snapshot.product_ext_id or "")
-        link = told.manage_link or account.manage_url or None
+        variant, refusable = _words(mail, now)
         mailing = Mailing(
             kind=mail.kind,
             variant=variant,
-            step="first" if mail.kind is Kind.RECOVERED else mail.step,
+            step=FIRST if mail.step == mail.kind else mail.step,
             urgency=mail.urgency,
             notification_id=mail.id,
             first_in_episode=mail.first_message_id is None,
@@ -139,10 +134,37 @@ class LetterDesk:
             message_id=f"<{mail.id}@{account.sender_address.rpartition('@')[2]}>",
             date_header=format_datetime(now.astimezone(UTC)),
         )
-        facts = StoredFacts(
+        about = mail.about
+        if isinstance(about, OfPayment):
+            letter = fill_payment_letter(mailing, self._payment_facts(account, mail, about), now)
+        else:
+            letter = fill_letter(mailing, self._facts(account, mail, about.subscription), now)
+        return replace(letter, link_hosts=tuple(sorted(account.link_hosts))), variant
+
+    def _payment_facts(self, account: Account, mail: StoredMail, about: OfPayment) -> PaymentFacts:
+        products, currencies = self._catalog or ({}, {})
+        seen = about.payment.seen
+        product = products.get(seen.product_ext_id or "")
+        bill_of = None if about.subscription is None else self._facts(account, mail, about.subscription)
+        return PaymentFacts(
+            payment=seen,
+            bill_of=bill_of,
+            customer_name=mail.name,
+            product_name=None if product is None else product.name,
+            product_link=_allowed(None if product is None else product.payment_link, account),
+            currency=currencies.get(seen.currency or ""),
+            payment_link=_allowed(seen.explorer_url, account),
+        )
+
+    def _facts(self, account: Account, mail: StoredMail, subscription: StoredSubscription) -> StoredFacts:
+        products, currencies = self._catalog or ({}, {})
+        snapshot, told = subscription.snapshot, subscription.told
+        product = products.get(snapshot.product_ext_id or "")
+        link = told.manage_link or account.manage_url or None
+        return StoredFacts(
             snapshot=snapshot,
             told=told,
-            episode=mail.episode,
+            episode=mail.about.episode if isinstance(mail.about, OfEpisode) else None,
             customer_name=mail.name,
             product_name=None if product is None else product.name,
             product_price_usd=None if product is None else product.price_usd,
@@ -150,12 +172,25 @@ class LetterDesk:
             currency=currencies.get(snapshot.currency_ext_id or ""),
             manage_link=_allowed(link, account),
         )
-        letter = fill_letter(mailing, facts, now)
-        return replace(letter, link_hosts=tuple(sorted(account.link_hosts))), variant
 
     def _same_again(self, mail: StoredMail) -> MadeMail:
         letter = msgspec.json.decode(mail.letter or "", type=Letter)
         return MadeMail(mail, self._mailer.make(letter, self._older.get(mail.template_hash)), mail.variant, {})
+
+
+def _words(mail: StoredMail, now: datetime) -> tuple[str, bool]:
+    """The variant of the mail's words, by what its reader faces now, and whether such mails may be refused."""
+    about = mail.about
+    if isinstance(about, OfSubscription):
+        return about.subscription.snapshot.status.value, NOTICES[mail.kind].refusable
+    if isinstance(about, OfPayment):
+        return mail.variant, NOTICES[mail.kind].refusable
+    after = faced(about.episode.track, about.subscription.snapshot, about.subscription.told, now)
+    if mail.kind is Kind.RECOVERED:
+        return mail.variant, True
+    campaign = campaign_for(after.situation, after.variant)
+    steps = () if campaign is None else campaign.steps
+    return after.variant, any(step.refusable for step in steps if step.name == mail.step)
 
 
 def _is_resent(mail: StoredMail) -> bool:

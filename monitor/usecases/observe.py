@@ -247,13 +247,14 @@ async def _write_customers(
     for one in seen:
         customer = one.snapshot.customer
         if customer is not None:
-            values[customer.ext_id] = _customer_values(customer, address_mac)
+            values[customer.ext_id] = customer_values(customer, address_mac)
         elif one.snapshot.customer_ext_id:
             values.setdefault(one.snapshot.customer_ext_id, {})
     return await upsert_customers(conn, account_id, values)
 
 
-def _customer_values(customer: CustomerSeen, address_mac: Callable[[str], str]) -> dict[str, object]:
+def customer_values(customer: CustomerSeen, address_mac: Callable[[str], str]) -> dict[str, object]:
+    """The columns of a customer as an API shows them."""
     return {
         "email": customer.email,
         "name": customer.name,

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from monitor.domain.words import UNKNOWN, tokens
-from monitor.store.payments import list_payments, payment_stories
+from monitor.store.payments import list_payments, mails_about, payment_stories
 from monitor.store.views import Filter
 from monitor.usecases.report import Listing, Reports
 
@@ -16,23 +16,26 @@ _FIELDS = (
     *("subscription_ext_id", "product_ext_id", "amount_usd", "amount_units", "currency", "symbol", "tx_hash"),
     *("explorer_url", "reference", "of_ext_id", "attempt", "reason", "test", "asked_at"),
 )
+_MAIL = ("id", "kind", "state", "reason", "sent_at")
 _EVENT = ("kind", "old", "new", "source", "at", "evidence_at")
 
 
 async def list_paid(reports: Reports, wanted: Filter) -> Listing:
-    """Payments, newest first, each with its `amount` in words and its `events`, oldest first."""
+    """Payments, newest first, each with its `amount` in words, its `events` and its `mails`, oldest first."""
     async with reports.db.read() as conn:
         rows = await list_payments(conn, wanted)
         more = len(rows) > wanted.limit
         rows = rows[: wanted.limit]
         stories = await payment_stories(conn, [row.id for row in rows])
-    return Listing(tuple(_paid(row, stories.get(row.id, [])) for row in rows), more)
+        mails = await mails_about(conn, [row.id for row in rows])
+    return Listing(tuple(_paid(row, stories.get(row.id, []), mails.get(row.id, [])) for row in rows), more)
 
 
-def _paid(row: Row[Any], story: list[Row[Any]]) -> dict[str, Any]:
+def _paid(row: Row[Any], story: list[Row[Any]], mails: list[Any]) -> dict[str, Any]:
     return {
         **{name: row._mapping[name] for name in _FIELDS},
         "amount": _amount(row),
+        "mails": [{name: mail._mapping[name] for name in _MAIL} for mail in mails],
         "events": [{name: event._mapping[name] for name in _EVENT} for event in story],
     }
 

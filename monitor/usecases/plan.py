@@ -26,7 +26,7 @@ from monitor.usecases.context import Account, Tools
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.letters import Mailer
-from monitor.usecases.run import Run, RunOptions, RunReport
+from monitor.usecases.run import DRY_RUN, Run, RunOptions, RunReport
 
 _VOLATILE = ("date_header", "now", "first_in_episode", "in_reply_to")
 _ENDS = {
@@ -70,9 +70,8 @@ async def dry_run(
     try:
         before = await _states(scratch, account.name)
         dry = replace(tools, db=scratch, locks=_NoLocks(tools.locks))
-        options = RunOptions(trigger="dry_run", at=at, state_dir=folder, witness=witness, check_witness=False)
-        # payments cause no mail, and the copy does not hold them
-        report = await Run(dry, replace(account, payments=False), options).execute()
+        options = RunOptions(trigger=DRY_RUN, at=at, state_dir=folder, witness=witness, check_witness=False)
+        report = await Run(dry, account, options).execute()
         delivery = await deliver_account(dry, account, _NotingTransport(), mailer, at=report.now_at, witness=witness)
         async with scratch.read() as conn:
             row = await find_account(conn, account.name)
@@ -135,7 +134,7 @@ class _NotingTransport:
     async def envelope(self, sender: str, recipient: str) -> Reply:
         return Reply(Phase.RCPT, 250 if sender and recipient else 550)
 
-    async def body(self, message: bytes, following: tuple[str, str] | None = None) -> Reply:  # noqa: ARG002
+    async def body(self, message: bytes, following: tuple[str, str] | None = None) -> Reply:  # noqa: ARG002  # it says yes to all
         return Reply(Phase.DOT, 250 if message else 554)
 
     async def reset(self) -> None:

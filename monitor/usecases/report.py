@@ -32,7 +32,7 @@ _EVENT = (
 )
 _EPISODE = ("id", "account", "subscription", "kind", "opened_at", "deadline_at", "next_step_at", "muted")
 _ENDED = ("closed_at", "close_reason")
-_MAIL = ("id", "account", "subscription", "kind", "variant", "step", "urgency", "state", "reason", "why")
+_MAIL = ("id", "account", "subscription", "payment", "kind", "variant", "step", "urgency", "state", "reason", "why")
 _TIMES = ("due_at", "not_after", "next_try_at", "sent_at", "created_at", "tries", "copies", "batch_id", "message_id")
 _ATTEMPT = ("at", "copy", "phase", "code", "enhanced", "outcome", "detail")
 _RUN = ("id", "account", "trigger", "slot", "state", "baseline", "now_at", "started_at", "ended_at")

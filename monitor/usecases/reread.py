@@ -17,7 +17,7 @@ from monitor.domain.model import Source, Status, Told
 from monitor.errors import ProviderError, RateLimitedError
 from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow, find_account
-from monitor.store.asks import Ask, Asked, answer_asks, end_asks, postpone_asks, take_asks
+from monitor.store.asks import Ask, Asked, answer_asks, postpone_asks, take_asks
 from monitor.store.batches import collecting_batch
 from monitor.store.engine import db_now
 from monitor.store.locks import fence
@@ -25,7 +25,8 @@ from monitor.store.subscriptions import load_subscriptions
 from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.intake import fold_open_facts
 from monitor.usecases.observe import Observed, Outcome, observe
-from monitor.usecases.payments import PaymentWalk, reread_payment
+from monitor.usecases.observe_payments import PaymentWalk
+from monitor.usecases.payments import reread_payment
 from monitor.usecases.pull import newest_failure
 from monitor.usecases.writing import Pen
 
@@ -80,18 +81,21 @@ async def reread(
         asked = await take_asks(conn, row.id, now, now + LEASE, AT_ONCE)
     done = Reread(more=asked.more)
     tools.failpoint("after_take_asks")
-    if Capability.SUBSCRIPTIONS not in account.provider.capabilities:
-        told = [await _ask_payment(tools, account, row, ask, asked.upto, now) for ask in asked.asks]
-        done.read += sum(isinstance(one, PaymentWalk) for one in told)
-        await _postpone(tools, row, asked, told, now, done)
-        return done
-    answers = await _ask_all(tools, account, row, asked.asks)
+    paid = [ask for ask in asked.asks if ask.payment]
+    told = [await _ask_payment(tools, account, row, ask, asked.upto, now) for ask in paid]
+    done.read += sum(isinstance(one, PaymentWalk) for one in told)
+    asks = [ask for ask in asked.asks if not ask.payment]
+    answers = await _ask_all(tools, account, row, asks)
     for source in (Source.WEBHOOK, Source.LOG):
-        pairs = [(ask, one) for ask, one in zip(asked.asks, answers, strict=True) if ask.source is source]
-        found = {ask.ext_id: one for ask, one in pairs if isinstance(one, Observed)}
+        found = {
+            ask.ext_id: one
+            for ask, one in zip(asks, answers, strict=True)
+            if ask.source is source and isinstance(one, Observed)
+        }
         if found:
             await _write(tools, account, row, found, asked, now, source, joins, done)
-    await _postpone(tools, row, asked, answers, now, done)
+    pairs = [*zip(asks, answers, strict=True), *zip(paid, told, strict=True)]
+    await _postpone(tools, row, pairs, asked.upto, now, done)
     return done
 
 
@@ -136,14 +140,18 @@ async def _ask_all(
 async def _ask_payment(
     tools: Tools, account: Account, row: AccountRow, ask: Ask, upto: int, now: datetime
 ) -> PaymentWalk | ProviderError | None:
-    """Read one payment again, where facts are about payments, and store what it shows; None for a 404."""
+    """Read one payment again and store what it shows, if the account wants any; None for a 404."""
+    if not account.payments:
+        async with tools.db.write() as conn:
+            await answer_asks(conn, row.id, [ask.ext_id], upto)
+        return PaymentWalk()
     try:
         read = await reread_payment(tools, account, row, ask.ext_id, now, source=ask.source)
     except ProviderError as error:
         return error
     if read is not None:
         async with tools.db.write() as conn:
-            await end_asks(conn, row.id, ask.ext_id, upto, now)
+            await answer_asks(conn, row.id, [ask.ext_id], upto)
     return read
 
 
@@ -184,14 +192,14 @@ async def _place(conn: AsyncConnection, row: AccountRow, now: datetime, joins: J
 async def _postpone(
     tools: Tools,
     row: AccountRow,
-    asked: Asked,
-    answers: Sequence[Observed | PaymentWalk | ProviderError | None],
+    pairs: Sequence[tuple[Ask, Observed | PaymentWalk | ProviderError | None]],
+    upto: int,
     now: datetime,
     done: Reread,
 ) -> None:
     """A 404 proves nothing: a checkout may not be complete yet. An error says nothing about the subscription."""
     again: dict[str, datetime | None] = {}
-    for ask, answer in zip(asked.asks, answers, strict=True):
+    for ask, answer in pairs:
         if isinstance(answer, Observed | PaymentWalk):
             continue
         again[ask.ext_id] = _again_at(ask.tries + 1, answer, now)
@@ -201,7 +209,7 @@ async def _postpone(
             done.problems.append(f"{ask.ext_id}: {answer}")
     if again:
         async with tools.db.write() as conn:
-            await postpone_asks(conn, row.id, again, asked.upto, now)
+            await postpone_asks(conn, row.id, again, upto, now)
 
 
 def _again_at(tries: int, error: ProviderError | None, now: datetime) -> datetime | None:

@@ -44,11 +44,12 @@ from monitor.usecases.intake import fold_open_facts, walk_log
 from monitor.usecases.pull import Sweep
 from monitor.usecases.read_known import Errand
 from monitor.usecases.reread import Joins, reread_all
-from monitor.usecases.sweeping import sweep_and_pay
+from monitor.usecases.sweeping import read_the_past, sweep_and_pay
 from monitor.usecases.tick import look_at_what_is_due
 
 ROWS_PER_WINDOW = 2_500
 MOST_WINDOWS = 4
+DRY_RUN = "dry_run"
 _EDGE = timedelta(seconds=1)  # both bounds are excluded by the API, so neighbouring windows overlap
 
 
@@ -276,7 +277,18 @@ class Run:
         report.batch_id = verdict.batch_id
         report.plan_hash = verdict.plan_hash
         report.counts["mails"] = verdict.mails
+        if self._options.trigger != DRY_RUN:  # nothing of it is ever mailed
+            await self._read_the_past(row, run, report)
         return report
+
+    async def _read_the_past(self, row: AccountRow, run: RunRow, report: RunReport) -> None:
+        problems, figures = await read_the_past(self._tools, self._account, row, run, lock=self._lock)
+        if not problems and not figures:
+            return
+        report.problems += problems
+        report.counts.update(figures)
+        async with self._tools.db.write() as conn:
+            await change_run(conn, run.id, counts=report.counts, problems="\n".join(report.problems) or None)
 
     def _reads_all(self, sweep: Sweep) -> bool:
         """Whether this sweep answers whatever facts had asked before it began."""

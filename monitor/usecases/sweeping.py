@@ -6,7 +6,7 @@ from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow
 from monitor.store.runs import RunRow
 from monitor.usecases.context import Account, Tools
-from monitor.usecases.payments import pull_payments
+from monitor.usecases.payments import pull_payments, read_history
 from monitor.usecases.pull import Sweep
 from monitor.usecases.read_known import Errand, Figures, sweep_all
 
@@ -20,13 +20,24 @@ async def sweep_and_pay(
     """
     if Capability.SUBSCRIPTIONS in account.provider.capabilities:
         sweep, problems, figures = await sweep_all(tools, account, row, run, errand)
-        paid = await pull_payments(tools, account, row, run, lock=errand.lock)
+        paid = await pull_payments(tools, account, row, run, lock=errand.lock, batch_id=errand.batch_id)
     else:
         sweep, problems, figures = Sweep(), [], {}
-        paid = await pull_payments(tools, account, row, run, lock=errand.lock)
+        paid = await pull_payments(tools, account, row, run, lock=errand.lock, batch_id=errand.batch_id)
         sweep.interrupted = paid.interrupted
         if paid.problem is not None:
             sweep.broken[0] = paid.problem
+    sweep.outcome.staged += paid.staged
+    sweep.outcome.voided += paid.voided
     if paid.problem is not None:
         problems.append(f"payments: {paid.problem}")
     return sweep, problems, {**figures, **paid.figures}
+
+
+async def read_the_past(
+    tools: Tools, account: Account, row: AccountRow, run: RunRow, *, lock: str
+) -> tuple[list[str], Figures]:
+    """Read a slice of the payments from before the first contact: problems, further figures. No mail waits for it."""
+    past = await read_history(tools, account, row, run, lock=lock)
+    problems = [] if past.problem is None else [f"payment history: {past.problem}"]
+    return problems, {"payment_history": past.rows} if past.rows else {}

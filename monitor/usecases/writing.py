@@ -13,7 +13,9 @@ from monitor.domain.campaign import Campaign, campaign_for
 from monitor.domain.decide import Decision
 from monitor.domain.intents import Intent
 from monitor.domain.model import Episode, NotificationState, Snapshot, Source, Told
+from monitor.domain.notices import Notice
 from monitor.store.ledger import append_events, close_episodes, write_episodes
+from monitor.store.notices import stage_notices
 from monitor.store.outbox import restage, stage, void_episodes
 from monitor.store.subscriptions import StoredSubscription, snapshot_values, told_values, update_subscriptions
 
@@ -107,6 +109,18 @@ async def write_judged(
             staged += intent.void is None
             silent += intent.void is not None
     await stage(conn, rows)
+    welcomes = [
+        {
+            **notice_row(notice, pen.batch_id, pen.now),
+            "account_id": account_id,
+            "subscription_id": ids[one.snapshot.ext_id],
+            "variant": one.snapshot.status,
+        }
+        for one in judged
+        if (notice := one.decision.welcome) is not None
+    ]
+    staged += await stage_notices(conn, welcomes)
+    silent += len([row for row in welcomes if row["state"] == NotificationState.VOIDED])
     return len(events), staged, voided + silent
 
 
@@ -195,4 +209,23 @@ def _notification_row(account_id: int, row_id: int, intent: Intent, pen: Pen) ->
         "due_at": intent.due_at,
         "not_after": intent.not_after,
         "next_try_at": min(intent.due_at, pen.now),
+    }
+
+
+def notice_row(notice: Notice, batch_id: int, now: datetime) -> dict[str, Any]:
+    """The columns of a notice in the outbox, but for what it belongs to. It waits for its time there."""
+    return {
+        "id": notice.id,
+        "step": notice.kind,
+        "customer_key": notice.customer_key,
+        "batch_id": batch_id,
+        "kind": notice.kind,
+        "urgency": notice.urgency,
+        "rank": notice.urgency.rank,
+        "state": NotificationState.STAGED if notice.void is None else NotificationState.VOIDED,
+        "reason": notice.void,
+        "created_at": now,
+        "due_at": notice.due_at,
+        "not_after": notice.not_after,
+        "next_try_at": notice.due_at,
     }

@@ -549,6 +549,21 @@ async def test_every_assumed_name_of_the_login_can_be_another():
     ]
 
 
+async def test_currencies_are_those_whose_decimals_the_merchant_knows():
+    async with platform(seeding.healthy(1), decimals={"HUF": 0, "EUR": 2}) as on:
+        known = await on.provider.currencies()
+    assert [(one.ext_id, one.symbol, one.decimals) for one in known] == [("EUR", "EUR", 2), ("HUF", "HUF", 0)]
+
+
+async def test_one_users_payments_are_asked_for_by_the_user_alone():
+    async with platform(seeding.healthy(2)) as on:
+        for user in (0, 1, 0):
+            on.till.pay(user)
+        pages = [page async for page in on.provider.payments_of("u-0", on.till.world.now)]
+        assert [row.customer_ext_id for page in pages for row in page.rows] == ["u-0", "u-0"]
+        assert [call.query["userId"] for call in on.faults.calls if call.route == "payments"] == ["u-0"]
+
+
 async def test_what_the_platform_does_not_have_is_refused_or_empty():
     async with platform(seeding.healthy(1)) as on:
         assert on.provider.capabilities == {Capability.PAYMENTS}

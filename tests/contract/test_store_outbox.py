@@ -651,14 +651,14 @@ async def test_a_waiting_mail_is_loaded_with_all_that_decides_about_it(shelf, st
     assert [one.id for one in found] == [mail, first]
     case = found[0]
     assert (case.tries, case.not_after, case.address, case.shared_address) == (2, NOW, "cust-1@customer.example", True)
-    assert (case.situation_open, case.first_message_id, case.deleted, case.erased) == (
+    assert (case.about.situation_open, case.first_message_id, case.deleted, case.erased) == (
         True,
         "<first@acme>",
         False,
         False,
     )
-    assert case.episode.id == shelf.episode
-    assert case.subscription.snapshot.ext_id == "sub@1"
+    assert case.about.episode.id == shelf.episode
+    assert case.about.subscription.snapshot.ext_id == "sub@1"
 
 
 async def test_an_address_of_one_living_customer_is_not_shared(shelf, store):
@@ -678,7 +678,7 @@ async def test_a_mail_of_a_subscription_without_a_customer_has_no_address(shelf,
         mail = await a_mail(conn, shelf.account, sub, episode, batch_id=shelf.batch, customer_key="")
         (case,) = await load_mails(conn, shelf.account, [mail])
         (line,) = [one for one in await planned_mails(conn, shelf.account) if one.id == mail]
-    assert (case.address, case.name, case.deleted, case.situation_open) == (None, None, False, False)
+    assert (case.address, case.name, case.deleted, case.about.situation_open) == (None, None, False, False)
     assert (line.address, line.subscription, line.state) == (None, "sub@2", S.READY)
 
 

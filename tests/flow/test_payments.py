@@ -25,11 +25,12 @@ from monitor.sandbox.till import stock
 from monitor.sandbox.transitions import cause
 from monitor.store.engine import db_now
 from monitor.store.payments import load_payments
-from monitor.store.schema import customers, facts, payment_events, payments
+from monitor.store.schema import customers, facts, payment_events, payments, runs
 from monitor.store.views import Filter
 from monitor.usecases.inbox import Addressee, Inbox
+from monitor.usecases.observe_payments import PaymentWalk, Till, store_page
 from monitor.usecases.paid import list_paid
-from monitor.usecases.payments import PaymentWalk, Till, _store_page, reread_payment
+from monitor.usecases.payments import reread_payment
 from monitor.usecases.report import Reports
 from monitor.usecases.reread import reread_account
 from tests.harness import Stage, WorldClock, days, instantly, staged
@@ -128,7 +129,7 @@ async def test_the_first_walk_is_history_and_later_ones_tell_each_thing_once(pla
         (till.id_of(made["ODD"]), "payment_failed", "unknown", "failed", "pull"),
     ]
     assert (await rows_of(stage))[till.id_of(made["ODD"])].reason == "declined"
-    assert (await stage.states()) == {}
+    assert (await stage.states()) == {"ready": 3}  # two failed, one expired; nobody asked for receipts
 
 
 async def test_a_payment_pending_for_a_day_is_told_once_also_when_it_is_touched(platform):
@@ -326,8 +327,9 @@ async def test_bills_and_purchases_are_kept_with_hash_and_amounts_and_only_purch
     stage.change(payments=True)
     world = stage.world
     acts.purchase(world, world.customers[0], world.products[0])
+    world.advance(timedelta(minutes=1))
     report = await stage.run()
-    assert report.outcome == "complete"
+    assert (report.outcome, report.counts["payment_history"], "payments" in report.counts) == ("complete", 61, False)
     assert len(await rows_of(stage)) == 61
     assert await told(stage) == []
     cause(world, {"payment_failed:insufficient_balance": 1})
@@ -350,6 +352,7 @@ async def test_bills_and_purchases_are_kept_with_hash_and_amounts_and_only_purch
     assert stored[world.ids.payment(paid.n)].reference == "order-1"
     asked = [call.query for call in stage.faults.calls if call.route == "payments"]
     assert "createdAfter" not in asked[0]
+    assert asked[0]["createdBefore"] == (world.now - 2 * DAY).isoformat().replace("+00:00", "Z")
     assert asked[-1]["createdAfter"] == (world.now - 3 * DAY).isoformat().replace("+00:00", "Z")
     untouched = {ext_id: row.asked_at for ext_id, row in stored.items()}
     await stage.run()
@@ -360,39 +363,81 @@ async def test_payments_that_cannot_be_read_do_not_spoil_the_sweep_of_subscripti
     stage = await lite(seeding.healthy(20))
     stage.change(payments=True)
     stage.faults.add(faults.html(502), route="payments")
-    report = await stage.run()
-    assert report.outcome == "complete"
-    assert [problem[:10] for problem in report.problems] == ["payments: "]
+    for problem in ("payment history: ", "payments: "):
+        report = await stage.run()
+        assert report.outcome == "complete"
+        assert report.problems[0].startswith(problem)
     stage.faults.clear()
     await stage.run()
     assert len(await rows_of(stage)) == 20
     assert await told(stage) == []
 
 
-async def test_a_dry_run_asks_for_no_payments(lite, tmp_path):
+async def test_the_history_is_read_after_the_gate_a_slice_a_run(play, monkeypatch):
+    monkeypatch.setattr("monitor.usecases.payments.HISTORY_AT_ONCE", 60)
+    stage = await play(seeding.healthy(130))
+    stage.change(payments=True)
+    stage.world.advance(timedelta(minutes=1))
+    gates: list[int] = []
+    at_gate = lambda name: gates.append(stage.faults.requests["payments"]) if name == "before_gate" else None  # noqa: E731
+    stage.tools = replace(stage.tools, failpoint=at_gate)
+    read = []
+    for _ in range(4):
+        report = await stage.run()
+        read.append(report.counts.get("payment_history"))
+        async with stage.db.read() as conn:
+            stored = (await conn.execute(select(runs.c.counts).order_by(runs.c.id.desc()).limit(1))).scalar_one()
+        assert json.loads(stored).get("payment_history") == read[-1]
+    assert gates[0] == 0  # the first gate waits for no payment
+    assert len(await rows_of(stage)) == sum(len(stage.world.bills_of(sub)) for sub in stage.world.living()) >= 130
+    assert read[-1] is None  # all of it is read
+    assert 60 <= read[0] < 130
+    assert read[1] > 0
+    assert (await told(stage), await stage.states()) == ([], {})
+
+
+async def test_a_history_of_one_instant_is_read_whole_before_a_slice_ends(lite, monkeypatch):
+    """Nobody could go on in the middle of it: an instant is all that the API can be asked for."""
+    monkeypatch.setattr("monitor.usecases.payments.HISTORY_AT_ONCE", 10)
+    stage = await lite(seeding.healthy(3))
+    stage.change(payments=True)
+    for customer in (stage.world.customers * 60)[:120]:
+        acts.purchase(stage.world, customer, stage.world.products[0])
+    stage.world.advance(timedelta(minutes=1))
+    assert (await stage.run()).counts["payment_history"] == 50
+    assert (await stage.run()).counts["payment_history"] >= 120
+    while "payment_history" in (await stage.run()).counts:
+        pass
+    assert len(await rows_of(stage)) == 123
+
+
+async def test_a_dry_run_reads_no_history(lite, tmp_path):
     from monitor.usecases.plan import dry_run
 
     stage = await lite(seeding.healthy(5))
     stage.change(payments=True)
-    await stage.run()
-    asked = stage.faults.requests["payments"]
     folder = tmp_path / "dry"
     folder.mkdir()
-    await dry_run(stage.tools, stage.account, stage.mailer, folder, stage.state_dir)
-    assert stage.faults.requests["payments"] == asked > 0
+    plan = await dry_run(stage.tools, stage.account, stage.mailer, folder, stage.state_dir)
+    assert (plan.report.outcome, stage.faults.requests["payments"]) == ("complete", 0)
 
 
 # What the database holds
 
 
 async def store(stage: Stage, seen: PaymentSeen, *, asked_at=None, baselined: bool = True) -> PaymentWalk:
-    row, walk = await stage.row(), PaymentWalk()
+    walk = PaymentWalk()
     async with stage.db.write() as conn:
-        asked_at = asked_at or await db_now(conn)
-        baselined_at = stage.world.now - days(9) if baselined else None
-        till = Till(stage.world.now, Source.PULL, asked_at, baselined_at)
-        await _store_page(conn, row.id, PaymentPage((seen,)), till, walk)
+        till = await a_till(stage, conn, Source.PULL, asked_at=asked_at, baselined=baselined)
+        await store_page(conn, till, PaymentPage((seen,)), walk)
     return walk
+
+
+async def a_till(stage: Stage, conn, source: Source, *, asked_at=None, baselined: bool = True) -> Till:
+    now, account_id = stage.world.now, (await stage.row()).id
+    baselined_at = now - days(9) if baselined else None
+    asked_at = asked_at or await db_now(conn)
+    return Till(stage.tools, stage.account, account_id, now, source, asked_at, baselined_at)
 
 
 async def test_older_never_overwrites_newer(play):
@@ -452,11 +497,10 @@ async def test_amounts_are_listed_as_far_as_they_are_known(lite):
 async def test_two_who_see_a_new_payment_at_once_tell_it_once(postgres_url, tmp_path):
     async with staged(seeding.healthy(1), postgres_url, tmp_path / "var") as stage:
         await stage.run()
-        row = await stage.row()
         seen = replace(SEEN, status=PaymentStatus.SUCCEEDED)
         async with stage.db.write() as conn:
-            till = Till(stage.world.now, Source.WEBHOOK, await db_now(conn), stage.world.now - days(9))
-            await _store_page(conn, row.id, PaymentPage((seen,)), till, PaymentWalk())
+            till = await a_till(stage, conn, Source.WEBHOOK)
+            await store_page(conn, till, PaymentPage((seen,)), PaymentWalk())
             other = asyncio.create_task(store(stage, replace(seen, reason="another view of it")))
             while True:  # until the other waits for our row
                 async with stage.db.read() as watching:

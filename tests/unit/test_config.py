@@ -363,6 +363,18 @@ REFUSED = {
     "a member of v1 on v2": ("", 'on_behalf_of = "17"', "accounts.acme.on_behalf_of", "is no UUID"),
     "a budget of v1 on v2": ("", "daily_requests = 5000", "accounts.acme.daily_requests", "is for qbitflow-v1"),
     "reads of v1 on v2": ("", "read_at_once = 8", "accounts.acme.read_at_once", "is for qbitflow-v1"),
+    "an optional mail that is none": (
+        "",
+        'optional_mails = ["payment_failed"]',
+        "accounts.acme.optional_mails[0]",
+        "payment_succeeded",
+    ),
+    "receipts without payments": (
+        "",
+        'payments = false\noptional_mails = ["payment_succeeded"]',
+        "accounts.acme.optional_mails",
+        "payments is false",
+    ),
     "a bad reply_to": ("", 'reply_to = "help"', "accounts.acme.reply_to", "is no mail address"),
     "two addresses": ("", 'reply_to = "a@x.example, b@x.example"', "accounts.acme.reply_to", "one address"),
     "a line break in an address": ("", 'reply_to = "A\\u000ab <b@x.example>"', "accounts.acme.reply_to", "address"),
@@ -517,6 +529,9 @@ def test_the_billing_platform_needs_its_table_and_nobody_else_may_have_one(write
         ('{ tenant_id = "t", token_ttl_s = 1 }', "billing.token_ttl_s"),
         ('{ tenant_id = "t", field_map = { usr = "x" } }', "did you mean user?"),
         ('{ tenant_id = "t", field_map = { user = "" } }', "billing.field_map.user"),
+        ('{ tenant_id = "t", decimals = { EUR = 31 } }', "billing.decimals"),
+        ('{ tenant_id = "t", decimals = { euro = 2 } }', "billing.decimals"),
+        ('{ tenant_id = "t" }\noptional_mails = ["subscription_created"]', "has no subscriptions"),
     ],
 )
 def test_a_name_of_the_billing_platform_that_cannot_work_is_refused(write, table, where):

@@ -13,7 +13,7 @@ import pytest
 from monitor.clock import SystemClock
 from monitor.config import PaymentFields, Settings
 from monitor.config.tables import DatabaseSettings
-from monitor.domain.model import Mode
+from monitor.domain.model import Kind, Mode
 from monitor.errors import ConfigError
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
 from monitor.providers.billing_platform_wire import PaymentNames
@@ -84,6 +84,7 @@ def test_every_name_of_the_billing_platform_reaches_its_provider(tmp_path):
         "payments_path": "/e",
         "payment_path": "/f/{id}",
         "list_all_users": False,
+        "decimals": {"EUR": 2},
     }
     fields = dict(zip(PaymentFields.model_fields, "ghijklmno", strict=True))
     billing = {"tenant_id": "t-1", "field_map": fields, **changed}
@@ -91,6 +92,12 @@ def test_every_name_of_the_billing_platform_reaches_its_provider(tmp_path):
     assert isinstance(built.provider, BillingPlatform)
     assert built.provider.names == PlatformNames(payment=PaymentNames(**fields), **changed)
     assert set(changed) | {"payment"} == {field.name for field in dataclasses.fields(PlatformNames)}
+
+
+def test_an_account_has_the_optional_mails_that_it_names(tmp_path):
+    assert account(settings(tmp_path)).optional_mails == frozenset()
+    wanted = ["payment_succeeded", "subscription_created"]
+    assert account(settings(tmp_path, optional_mails=wanted)).optional_mails == frozenset(map(Kind, wanted))
 
 
 def test_an_account_of_api_v1_reads_known_ids_as_configured(tmp_path):

@@ -98,6 +98,7 @@ class Played:
                     "to": line.mail.address,
                     "product": line.mail.product,
                     "reason": line.mail.reason,
+                    "why": line.why,
                     "file": None if line.number is None else f"{line.number:06}",
                 }
                 for line in self.lines

@@ -89,6 +89,7 @@ facts = Table(
     Column("dedupe_key", String(120), nullable=False),
     Column("kind", String(60), nullable=False),
     Column("ext_sub_id", String(100)),
+    Column("payment", Boolean, nullable=False, server_default=text("false")),  # it is a payment's id
     Column("source", String(10), nullable=False),
     Column("body", Text, nullable=False),
     Column("received_at", Instant, nullable=False),

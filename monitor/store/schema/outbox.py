@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 from monitor.store.schema.base import account_column, metadata, where
 from monitor.store.types import Instant, RowId
@@ -38,8 +49,10 @@ notifications = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     account_column(),
-    Column("subscription_id", RowId, ForeignKey("subscriptions.id"), nullable=False),
-    Column("episode_id", String(36), ForeignKey("episodes.id"), nullable=False),
+    # a mail of an episode has the first two; a notice has what it tells of, and of a bill the subscription too
+    Column("subscription_id", RowId, ForeignKey("subscriptions.id")),
+    Column("episode_id", String(36), ForeignKey("episodes.id")),
+    Column("payment_id", RowId, ForeignKey("payments.id")),
     Column("step", String(30), nullable=False),
     Column("customer_key", String(100), nullable=False),
     Column("batch_id", RowId, ForeignKey("batches.id"), nullable=False),
@@ -70,6 +83,9 @@ notifications = Table(
     Column("letter", Text),  # PII: the facts as printed, so that a resend is the same mail
     Column("recipient", Text),  # PII
     UniqueConstraint("episode_id", "step", "customer_key"),
+    UniqueConstraint("payment_id", "kind"),
+    CheckConstraint("subscription_id IS NOT NULL OR payment_id IS NOT NULL", name="ck_notifications_about"),
+    CheckConstraint("episode_id IS NULL OR subscription_id IS NOT NULL", name="ck_notifications_episode"),
     Index(
         "ix_notifications_ready",
         "account_id",

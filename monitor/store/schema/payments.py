@@ -41,6 +41,7 @@ payments = Table(
     Index("ix_payments_look", "account_id", "next_look_at", **where("next_look_at IS NOT NULL")),
     Index("ix_payments_created", "account_id", "created_at"),
     Index("ix_payments_customer", "account_id", "customer_ext_id"),
+    Index("ix_payments_reference", "account_id", "reference", **where("reference IS NOT NULL")),
 )
 
 payment_events = Table(
@@ -66,6 +67,8 @@ payment_walks = Table(
     "payment_walks",
     metadata,
     Column("account_id", RowId, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
-    Column("baselined_at", Instant, nullable=False),  # when the first complete walk began
-    Column("watermark", Instant, nullable=False),  # when the newest complete one began
+    Column("baselined_at", Instant, nullable=False),  # what was made by then is history
+    Column("watermark", Instant, nullable=False),  # when the newest complete walk began
+    Column("history_mark", Text),  # where to read on in what was made before the baseline
+    Column("history_ended_at", Instant),  # all of it is read
 )

@@ -85,6 +85,21 @@ def test_a_small_population_is_told_its_own_limit():
     assert reason.limit == 10
 
 
+@pytest.mark.parametrize(("touched", "held"), [(20, False), (21, True)])
+def test_payments_are_counted_against_those_of_thirty_days(touched, held):
+    counts = BatchCounts(0, payments=100, payments_by_class={"payment_failed": touched, "payment_succeeded": 99})
+    reasons = judge(counts)
+    assert [reason.rule for reason in reasons] == [Rule.MASS_CHANGE] * held
+    if held:
+        said = "21 of 100 one-off payments of 30 days became payment_failed in 24 h; the limit is 20 %"
+        assert (reasons[0].sentence, reasons[0].limit) == (said, 20)
+
+
+def test_few_payments_are_told_their_own_limit():
+    (reason,) = judge(BatchCounts(0, payments=30, payments_by_class={"payment_expired": 11}))
+    assert reason.sentence.endswith("the limit is 10 below 50 payments")
+
+
 # -- b: missing rows ------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from monitor.domain import model
 from monitor.domain.model import Kind, Mode, NotificationState, Situation, Snapshot, Status, Track, Urgency
+from monitor.domain.notices import NOTICES
 
 WORDS = [
     one for one in vars(model).values() if isinstance(one, type) and issubclass(one, StrEnum) and one is not StrEnum
@@ -27,8 +28,9 @@ def test_the_more_urgent_is_claimed_first():
     assert [one.rank for one in Urgency] == [3, 2, 1, 0]
 
 
-def test_every_kind_but_the_all_clear_is_a_situation():
-    assert {kind.value for kind in Kind} - {situation.value for situation in Situation} == {"recovered"}
+def test_every_kind_but_the_all_clear_is_a_situation_or_a_notice():
+    others = {kind.value for kind in Kind} - {situation.value for situation in Situation}
+    assert others - {kind.value for kind in NOTICES} == {"recovered"}
 
 
 def test_the_statuses_are_the_seven_of_the_contract_and_our_unknown():

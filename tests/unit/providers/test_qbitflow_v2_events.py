@@ -109,7 +109,7 @@ def test_an_upcoming_bill_tells_whether_the_balance_is_enough(sufficient):
 @pytest.mark.parametrize(
     "raw",
     [
-        event("payment.completed", {"uuid": "pay@1", "managementPageLink": LINK}),
+        event("payment.completed", {"uuid": "pay@1"}, version="v1"),
         event("webhook.test", {"endpointUuid": "e", "message": "ping"}),
         event("subscription.teleported", {"uuid": SUB}),
         event("member.joined", None),
@@ -121,6 +121,20 @@ def test_an_upcoming_bill_tells_whether_the_balance_is_enough(sufficient):
 )
 def test_other_types_and_versions_are_counted_and_tell_nothing(raw):
     assert told(raw) is None
+
+
+@pytest.mark.parametrize("kind", ["payment.completed", "checkout.expired"])
+@pytest.mark.parametrize(
+    ("ext_id", "asked"), [("pay@0198-a1", "pay@0198-a1"), (SUB, None), ("pay@", None), (None, None)]
+)
+def test_a_payments_event_has_that_payment_read_again_and_tells_no_more(kind, ext_id, asked):
+    fact = told(event(kind, {"uuid": ext_id, "txType": "payment", "managementPageLink": LINK}))
+    assert (fact.subscription_ext_id, fact.payment, fact.manage_link, fact.kind) == (
+        asked,
+        asked is not None,
+        None,
+        kind,
+    )
 
 
 @pytest.mark.parametrize(
