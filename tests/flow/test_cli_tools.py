@@ -318,7 +318,7 @@ def test_the_demo_as_json_is_one_document_with_every_kind_of_mail_and_of_silence
         "stopped", "paused", "recovered",
     }  # fmt: skip
     assert {mail["reason"] for mail in mails if mail["what"] != "sent"} == {
-        "baseline", "already_told", "window", "recovered", "customer_deleted", "unmailable", "operator_decides",
+        "baseline", "already_told", "window", "recovered", "customer_deleted", "unmailable", "operator_decides", "guard",
     }  # fmt: skip
 
 
