@@ -13,6 +13,7 @@ from sqlalchemy import func, select, update
 from monitor.domain.guard import GuardLimits
 from monitor.errors import ConfigError
 from monitor.sandbox import acts
+from monitor.sandbox.entities import Reason
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
@@ -203,6 +204,16 @@ async def test_billing_and_usage_run_side_by_side_and_neither_disturbs_the_other
             (episodes.c.subscription_id == events.c.subscription_id) & (episodes.c.opened_seq == events.c.seq),
         )
         assert all(event == spell for event, spell in await conn.execute(opening))
+    acts.cancel(stage.world, stage.world.get(failing), Reason.CUSTOMER)
+    stage.world.advance(MINUTE)
+    await stage.run()
+    async with stage.db.read() as conn:
+        spells = await conn.execute(select(episodes.c.kind, episodes.c.close_reason).order_by(episodes.c.kind))
+    assert [tuple(row) for row in spells] == [
+        ("cancelled", None),
+        ("payment_failed", "ended"),
+        ("spending_limit_near", "ended"),
+    ]
 
 
 async def test_an_all_clear_goes_though_a_limit_is_near(stage):
@@ -244,6 +255,10 @@ async def test_the_limit_of_the_api_serves_a_line_without_one(stage):
     assert done.bad == [(3, "no limit: the API tells none of this subscription, so the file has to")]
     told = (await Reader(stage.db, stage.tools.address_mac, {}, stage.world.now).explain(ids[0])).stories[0]
     assert told.facts["spending limit"].startswith("90 of 100 USD used")
+    async with stage.db.write() as conn:
+        await conn.execute(update(subscriptions).values(max_spending_usd=None))
+    told = (await Reader(stage.db, stage.tools.address_mac, {}, stage.world.now).explain(ids[0])).stories[0]
+    assert told.facts["spending limit"].startswith("90 of a limit that nobody told used")
 
 
 GOOD = {"subscription": "sub@x", "used": "402", "limit": "500", "period_end": "2026-04-21T00:00:00Z"}

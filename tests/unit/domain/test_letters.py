@@ -22,6 +22,7 @@ from monitor.domain.model import (
     Told,
     Urgency,
 )
+from monitor.domain.usage import Usage
 
 DUE = datetime(2026, 4, 2, 9, tzinfo=UTC)
 FAILED = DUE + timedelta(seconds=30)
@@ -590,3 +591,16 @@ def test_a_product_without_a_name_is_the_brands():
 
 def test_a_token_without_a_symbol_is_not_named():
     assert letter(Kind.PAUSED, currency=replace(USDC, symbol="")).token is None
+
+
+@pytest.mark.parametrize("kind", [Kind.SPENDING_LIMIT_NEAR, Kind.SPENDING_LIMIT_REACHED])
+def test_a_mail_about_a_spending_limit_tells_its_figures_and_nothing_of_a_bill_to_come(kind):
+    usage = Usage(Decimal("402.50"), Decimal(500), DUE + 20 * DAY, DUE + 21 * DAY, NOW - DAY)
+    made = letter(kind, ACTIVE, replace(BILL, usage=usage), now=EARLIER)
+    assert (made.used_usd, made.limit_usd) == (Decimal("402.50"), Decimal(500))
+    assert (made.period_ends_at, made.measured_at) == (DUE + 21 * DAY, NOW - DAY)
+    assert (made.next_bill_at, made.amount_due, made.allowance_left) == (None, None, None)
+    limited = replace(ACTIVE, max_spending_usd=Decimal(450))
+    told = Told(usage=replace(usage, limit_usd=None))
+    assert letter(kind, limited, told).limit_usd == Decimal(450)
+    assert letter(kind, ACTIVE).used_usd is None
