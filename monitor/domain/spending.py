@@ -181,8 +181,10 @@ def _told_worse(
 
 
 def _news(current: Episode | None, situation: Situation, snapshot: Snapshot, usage: Usage) -> Change:
+    # never None, which says "first seen so"
+    before = Situation.HEALTHY if current is None else current.kind
     figures = f"{usage.used_usd:f}/{limit_of(snapshot, usage):f}"
-    return Change(situation.value, None if current is None else current.kind.value, figures)
+    return Change(situation.value, before.value, figures)
 
 
 def _anchor(usage: Usage) -> str:

@@ -116,7 +116,7 @@ async def test_each_mark_is_mailed_once_a_period_however_often_it_is_reported(st
     assert (await kinds_of_events(stage)).count("spending_limit_clear") == 1
 
     told = (await Reader(stage.db, stage.tools.address_mac, {}, stage.world.now).explain(first)).stories[0]
-    assert told.summary.startswith("Healthy since")
+    assert told.summary.startswith("Healthy since 1 Apr 2026, 09:00 UTC (first seen);")
     assert "; spending limit reached since 1 Apr 2026" in told.summary
     assert told.facts["spending limit"].startswith("505 of 500 USD used on 1 Apr 2026")
     assert any("The spending limit is near: 402.50 of 500 USD used" in line.sentence for line in told.lines)
@@ -192,6 +192,8 @@ async def test_billing_and_usage_run_side_by_side_and_neither_disturbs_the_other
     assert (await stage.deliver()).sent == 2
     told = (await Reader(stage.db, stage.tools.address_mac, {}, stage.world.now).explain(failing)).stories[0]
     assert told.summary.startswith("Payment failed since")
+    assert "; spending limit near since" in told.summary
+    assert told.summary.lower().count("payment failed") == 1
     assert told.next.count("No further mail is planned for this episode of") == 2
     async with stage.db.write() as conn:
         await conn.execute(update(notifications).values(state="voided", reason="no_address"))

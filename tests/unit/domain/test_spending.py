@@ -143,7 +143,7 @@ def test_near_is_one_event_and_one_refusable_mail_and_a_second_look_none():
     (mail,) = decision.intents
     assert (mail.kind, mail.urgency, mail.not_after, mail.void) == (*NEAR[:1], Urgency.NORMAL, END - HOUR, None)
     (change,) = decision.spending.changes
-    assert (change.kind, change.old, change.new) == ("spending_limit_near", None, "402/500")
+    assert (change.kind, change.old, change.new) == ("spending_limit_near", "healthy", "402/500")
     assert decision.next_look_at == END
     (spell,) = ledger.of(Track.USAGE)
     assert (spell.deadline_at, spell.evidence_at, spell.opened_at) == (END, NOW - HOUR, NOW)
