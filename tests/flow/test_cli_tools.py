@@ -322,6 +322,25 @@ def test_the_demo_as_json_is_one_document_with_every_kind_of_mail_and_of_silence
     }  # fmt: skip
 
 
+def test_the_demo_of_the_billing_platform_tells_each_payment_once(shop):
+    told = shop.told("demo", "--provider", "billing-platform")
+    assert told.returncode == 0, told.stderr
+    assert max(map(len, told.stdout.splitlines())) <= 100
+    assert "0 mails sent: every mail goes once." in told.stdout
+    events = re.findall(r"(bp-\d+) +u-\d+ +[\d.]+ EUR +([\w :]+?) *$", told.stdout, flags=re.MULTILINE)
+    assert len(events) == len(set(events)) == 10
+    assert {what.partition(":")[0] for _, what in events} == {
+        "succeeded",
+        "failed",
+        "expired",
+        "cancelled",
+        "pending long",
+    }
+    assert ("bp-7124", "pending long") in events
+    assert ("bp-7124", "succeeded") in events
+    assert f"{len(events)} events of payments, each told once." in told.stdout
+
+
 def test_the_demo_removes_no_folder_that_is_not_its_own(shop):
     mine = shop.folder / "mine"
     mine.mkdir()

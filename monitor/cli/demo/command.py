@@ -11,7 +11,7 @@ import typer
 
 from monitor.cli import console
 from monitor.cli.console import Format, FormatOption
-from monitor.cli.demo import story, telling
+from monitor.cli.demo import story, telling, till_story
 from monitor.cli.demo.pages import write_pages
 from monitor.cli.demo.stage import Played, Speaks, staged
 from monitor.cli.exits import Exit
@@ -38,18 +38,20 @@ def demo(
     async def body(stop: Stop) -> int:
         out = console.stdout()
         out.quiet = output_format is Format.JSON
-        telling.tell_beginning(out)
         played: list[Played] = []
-        async with staged(story.new_world(), keep, provider) as stage:
-            for scene in story.scenes():
+        play = till_story.play() if provider is Speaks.PLATFORM else story.play()
+        telling.tell_beginning(out, play)
+        async with staged(play.world, keep, provider, till=play.till) as stage:
+            for scene in play.scenes:
                 if stop():
                     return Exit.FAILURES
                 played.append(await stage.play(scene))
                 telling.tell_scene(out, played[-1])
             again = await stage.run(replace(played[-1].scene, title="And once more", told="The same run again."))
             telling.tell_again(out, again)
-            played.append(await stage.play(story.hiccup()))
-            telling.tell_scene(out, played[-1])
+            if play.hiccup is not None:
+                played.append(await stage.play(play.hiccup))
+                telling.tell_scene(out, played[-1])
             caught = list(stage.caught)
         index = write_pages(keep, played, caught)
         telling.tell_end(out, played, caught, keep, index)

@@ -7,30 +7,37 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from monitor.cli import console
+from monitor.cli.demo import till_story
 from monitor.cli.demo.story import ZONE, Cast, Scene
 from monitor.cli.passes import Pass, Stages, delivery_json, pass_over
 from monitor.cli.words import mail_reason, rule_words
 from monitor.domain.model import NotificationState
+from monitor.domain.words import NOTHING
 from monitor.errors import ConfigError
 from monitor.sandbox.mailbox import CaughtMail, MailCatcher
 from monitor.sandbox.server import SandboxServer
+from monitor.sandbox.till import Till
 from monitor.sandbox.world import World
 from monitor.store.accounts import find_account
 from monitor.store.plans import mail_states
 from monitor.store.summaries import MailSummary, mails_one_by_one
-from monitor.usecases.importing import import_ids
+from monitor.store.views import Filter
+from monitor.usecases.importing import import_contacts, import_ids
+from monitor.usecases.paid import list_paid
+from monitor.usecases.report import Reports
 from monitor.wiring import Wiring, wired
 
 ACCOUNT = "acme"
 MARKER = ".monitor-demo"
 SETTINGS = "monitor.toml"
+_PAYMENTS_LOOKED_AT = 500
 _S = NotificationState
 
 
@@ -39,6 +46,7 @@ class Speaks(StrEnum):
 
     V2 = "qbitflow-v2"
     V1 = "qbitflow-v1"
+    PLATFORM = "billing-platform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,17 @@ class MailLine:
         return rule_words(self.mail.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class PaymentLine:
+    """What became of one payment in a scene."""
+
+    payment: str
+    who: str
+    amount: str
+    event: str
+    why: str | None
+
+
 @dataclass(slots=True)
 class Played:
     """One scene and what the monitor made of it."""
@@ -78,6 +97,7 @@ class Played:
     scene: Scene
     done: Pass
     lines: list[MailLine] = field(default_factory=list)
+    paid: list[PaymentLine] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The stable keys of `demo --format json`."""
@@ -90,6 +110,7 @@ class Played:
             "counts": {} if report is None else report.counts,
             "held": () if report is None else report.held,
             "delivery": None if delivery is None else delivery_json(delivery),
+            "payments": [asdict(line) for line in self.paid],
             "mails": [
                 {
                     "what": line.what,
@@ -135,8 +156,9 @@ class Stage:
             moved = [mail_id for mail_id, state in states.items() if self._states.get(mail_id) != state]
             mails = await mails_one_by_one(conn, None, moved)
         self._states = states
+        paid = await _paid(Reports(self.wiring.db), self.world.now)
         numbers = {caught.message["Message-ID"]: caught.number for caught in self.mailbox.messages}
-        return Played(scene, done, [MailLine(mail, numbers.get(mail.message_id)) for mail in mails])
+        return Played(scene, done, [MailLine(mail, numbers.get(mail.message_id)) for mail in mails], paid)
 
     @property
     def caught(self) -> list[CaughtMail]:
@@ -145,19 +167,22 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(world: World, folder: Path, provider: Speaks = Speaks.V2) -> AsyncIterator[Stage]:
+async def staged(
+    world: World, folder: Path, provider: Speaks = Speaks.V2, *, till: Till | None = None
+) -> AsyncIterator[Stage]:
     """Serve the world and catch mails in `folder`, which is made anew. Raises `ConfigError` if it is somebody's own."""
     _clear(folder)
-    async with SandboxServer(world) as server, MailCatcher(folder / "mails") as mailbox:
+    async with SandboxServer(world, till=till) as server, MailCatcher(folder / "mails") as mailbox:
         settings_file = folder / SETTINGS
-        url = server.v1_url if provider is Speaks.V1 else server.url
-        settings_file.write_text(_settings(provider, url, world.ids.api_key, mailbox.port), encoding="utf-8")
+        settings_file.write_text(_settings(provider, server, mailbox.port), encoding="utf-8")
         settings_file.chmod(0o600)
         settings = console.read_settings(settings_file)
         async with wired(settings, sleep=_hurry) as wiring:
             if provider is Speaks.V1:  # it cannot list: a shop brings the ids of what has never paid
                 ids = [world.id_of(sub) for sub in world.living()]
                 await import_ids(wiring.tools, wiring.account(ACCOUNT), ids)
+            if provider is Speaks.PLATFORM:  # it tells no address: a shop brings them
+                await import_contacts(wiring.tools, wiring.account(ACCOUNT), till_story.contacts(world))
             yield Stage(world, wiring, mailbox, folder)
 
 
@@ -181,7 +206,28 @@ def _clear(folder: Path) -> None:
         raise ConfigError(f"--keep: {folder} is not writable; name another folder")
 
 
-def _settings(provider: Speaks, url: str, key: str, smtp_port: int) -> str:
+async def _paid(reports: Reports, now: datetime) -> list[PaymentLine]:
+    """What this instant's run told of payments, oldest payment first."""
+    found = await list_paid(reports, Filter(limit=_PAYMENTS_LOOKED_AT))
+    return [
+        PaymentLine(row["ext_id"], row["customer_ext_id"] or NOTHING, row["amount"], event["kind"], row["reason"])
+        for row in reversed(found.items)
+        for event in row["events"]
+        if event["at"] == now
+    ]
+
+
+def _settings(provider: Speaks, server: SandboxServer, smtp_port: int) -> str:
+    url, key, more = server.url, server.world.ids.api_key, 'link_hosts = ["qbitflow.example"]'
+    if provider is Speaks.V1:
+        url = server.v1_url
+    elif provider is Speaks.PLATFORM:
+        till = server.platform.till
+        url, key = server.platform_url, till.tenant_secret
+        more = (
+            'optional_mails = ["payment_succeeded"]\n'
+            f'billing = {{ tenant_id = "{till.tenant_id}", decimals = {{ EUR = 2 }} }}'
+        )
     return f"""# The demo's settings. Its API is gone, its database stays: monitor outbox list --config {SETTINGS}
 state_dir = "var"
 
@@ -202,7 +248,7 @@ sender = "Acme Billing <billing@acme.example>"
 reply_to = "help@acme.example"
 brand = {{ name = "Acme", url = "https://acme.example", color = "#3456d1", phrase = "blue heron, quiet river" }}
 timezone = "{ZONE}"
-link_hosts = ["qbitflow.example"]
+{more}
 mail_test_rows = true
 """
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from monitor.sandbox import acts
 from monitor.sandbox.entities import Merchant, Reason, Status, Subscription
 from monitor.sandbox.seeding import healthy
+from monitor.sandbox.till import Till
 from monitor.sandbox.transitions import SITUATIONS, cause
 from monitor.sandbox.world import World
 
@@ -18,7 +19,7 @@ SIZE = 300
 TRIALS = 12
 _HICCUP = 90
 _SEED = 1
-_START = datetime(2026, 3, 31, 9, 0, tzinfo=ZoneInfo(ZONE))
+START = datetime(2026, 3, 31, 9, 0, tzinfo=ZoneInfo(ZONE))
 
 
 @dataclass(slots=True)
@@ -56,9 +57,29 @@ class Scene:
     act: Callable[[World, Cast], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What is about to be seen, the world it happens in, and its scenes. `hiccup`: a last one that goes wrong."""
+
+    told: str
+    world: World
+    scenes: tuple[Scene, ...]
+    hiccup: Scene | None = None
+    till: Till | None = None
+
+
+def play() -> Play:
+    """A merchant of subscriptions."""
+    told = (
+        f"Acme has {SIZE + TRIALS} subscriptions. Its payment API and its mail server run on this machine; nothing "
+        "leaves it. The monitor is the real one: it pulls, compares, decides, and mails each customer once."
+    )
+    return Play(told, new_world(), scenes(), hiccup())
+
+
 def new_world() -> World:
     """A merchant with a test key."""
-    return healthy(SIZE, trials=TRIALS, seed=_SEED, start=_START, merchant=Merchant(mode="test"))
+    return healthy(SIZE, trials=TRIALS, seed=_SEED, start=START, merchant=Merchant(mode="test"))
 
 
 def scenes() -> tuple[Scene, ...]:
@@ -66,33 +87,33 @@ def scenes() -> tuple[Scene, ...]:
     return (
         Scene(
             "First contact",
-            _START,
+            START,
             "Three customers have trouble already: two failed bills, one pause.",
             _before,
         ),
         Scene(
             "Day 1",
-            _at(1, 9),
+            at(1, 9),
             "Overnight two wallets ran empty, a bill came out above its maximum, two allowances ran low, a trial is "
             "about to end, and one customer stopped the subscription.",
             _first_day,
         ),
         Scene(
             "Day 2",
-            _at(2, 9),
+            at(2, 9),
             "One of the empty wallets was filled and paid. An approval was removed, an allowance is used up, one bill "
             "failed for a reason of the chain's own, somebody paused, and yesterday's stopped subscription is over.",
             _second_day,
         ),
         Scene(
             "Day 2, late",
-            _at(2, 21, 30),
+            at(2, 21, 30),
             "After the sending hours two more allowances ran low.",
             _evening,
         ),
         Scene(
             "Day 3",
-            _at(3, 9),
+            at(3, 9),
             "One of the two topped up before breakfast. A trial ran out, three subscriptions ended, two bills came out "
             "above the maximum: one of those customers was deleted meanwhile, the other has a broken address. One row "
             "has a status that nobody has heard of.",
@@ -105,13 +126,14 @@ def hiccup() -> Scene:
     """What a mistake of the API's would look like."""
     return Scene(
         "What if the API is wrong?",
-        _at(3, 10),
+        at(3, 10),
         f"All at once {_HICCUP} subscriptions are reported as paused.",
         lambda world, cast: cast.choose(world, {"paused": _HICCUP}),
     )
 
 
-def _at(day: int, hour: int, minute: int = 0) -> datetime:
+def at(day: int, hour: int, minute: int = 0) -> datetime:
+    """An instant of the demo's month."""
     return datetime(2026, 4, day, hour, minute, tzinfo=ZoneInfo(ZONE))
 
 

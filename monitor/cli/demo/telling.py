@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,9 +15,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.demo.stage import SETTINGS, MailLine, Played, instant_words
-from monitor.cli.demo.story import SIZE, TRIALS
-from monitor.cli.summary import changed_words, pulled_words
+from monitor.cli.demo.stage import SETTINGS, MailLine, PaymentLine, Played, instant_words
+from monitor.cli.demo.story import Play
+from monitor.cli.summary import changed_words, payment_words, pulled_words
 from monitor.cli.words import kind_name
 from monitor.domain.words import count
 from monitor.sandbox.mailbox import CaughtMail
@@ -25,16 +25,15 @@ from monitor.sandbox.mailbox import CaughtMail
 _SIGNS = {"sent": ("✓", "green"), "waiting": ("◷", "cyan"), "held": ("‖", "magenta"), "not sent": ("–", "bright_black")}
 _ORDER = ("sent", "waiting", "held", "not sent")
 _SHOWN = 12
+_LAST_HOUR = 20
+"""The sending window's end, as it is set when nobody sets it."""
 
 
-def tell_beginning(out: Console) -> None:
+def tell_beginning(out: Console, play: Play) -> None:
     """What is about to be seen."""
     out.print()
     out.print(Text("Three days of a merchant, in seconds", style="bold"))
-    out.print(
-        f"Acme has {SIZE + TRIALS} subscriptions. Its payment API and its mail server run on this machine; nothing "
-        "leaves it. The monitor is the real one: it pulls, compares, decides, and mails each customer once."
-    )
+    out.print(play.told)
 
 
 def tell_scene(out: Console, played: Played) -> None:
@@ -50,17 +49,23 @@ def tell_scene(out: Console, played: Played) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", width=9)
     facts.add_column(overflow="fold")
-    facts.add_row("  Pulled", pulled_words(report))
+    only_payments = bool(report.counts.get("payments")) and not report.counts["rows"]
+    facts.add_row("  Pulled", payment_words(report) if only_payments else pulled_words(report))
+    if report.counts.get("payments") and not only_payments:
+        facts.add_row("  Payments", payment_words(report))
     if report.baseline:
         facts.add_row("  Mails", "none: a first run records what is there, so that no old trouble is mailed")
     else:
-        facts.add_row("  Changed", changed_words(played.done.changes))
+        if not only_payments:
+            facts.add_row("  Changed", changed_words(played.done.changes))
         facts.add_row("  Mails", _tally(played.lines))
     out.print(facts)
+    if played.paid:
+        _tell_payments(out, played.paid)
     if report.held:
         _tell_held(out, played)
     elif not report.baseline and played.lines:
-        _tell_mails(out, played.lines, str(scene.at.tzinfo))
+        _tell_mails(out, played.lines, scene.at)
 
 
 def _tally(lines: Sequence[MailLine]) -> str:
@@ -68,7 +73,7 @@ def _tally(lines: Sequence[MailLine]) -> str:
     return ", ".join(f"{tally[what]} {what}" for what in _ORDER if tally[what]) or "none"
 
 
-def _tell_mails(out: Console, lines: Sequence[MailLine], zone: str) -> None:
+def _tell_mails(out: Console, lines: Sequence[MailLine], now: datetime) -> None:
     out.print()
     table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim")
     table.add_column("", width=12, no_wrap=True)
@@ -82,17 +87,29 @@ def _tell_mails(out: Console, lines: Sequence[MailLine], zone: str) -> None:
             Text(f"  {sign} {line.what}", style=style),
             Text(line.who),
             Text(kind_name(line.mail.kind)),
-            Text(_because(line, zone)),
+            Text(_because(line, now)),
             "" if line.number is None else str(line.number),
         )
     out.print(table)
 
 
-def _because(line: MailLine, zone: str) -> str:
-    mail = line.mail
-    if line.what == "waiting":
-        return f"after sending hours; goes at {mail.next_try_at.astimezone(ZoneInfo(zone)):%H:%M}"
-    return line.why
+def _tell_payments(out: Console, lines: Sequence[PaymentLine]) -> None:
+    out.print()
+    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim")
+    for heading in ("  Payment", "Of", "Amount"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("What became of it", overflow="fold")
+    for line in lines[:_SHOWN]:
+        said = line.event.removeprefix("payment_").replace("_", " ")
+        table.add_row(f"  {line.payment}", line.who, line.amount, said if line.why is None else f"{said}: {line.why}")
+    out.print(table)
+
+
+def _because(line: MailLine, now: datetime) -> str:
+    if line.what != "waiting":
+        return line.why
+    at = f"{line.mail.next_try_at.astimezone(now.tzinfo):%H:%M}"
+    return f"after sending hours; goes at {at}" if now.hour >= _LAST_HOUR else f"goes at {at}, if it is still true"
 
 
 def _tell_held(out: Console, played: Played) -> None:
@@ -109,11 +126,13 @@ def tell_again(out: Console, played: Played) -> None:
     """The same run once more."""
     report = played.done.report
     rows = 0 if report is None else report.counts["rows"]
+    payments = 0 if report is None else report.counts.get("payments", 0)
+    read = count(rows, "subscription") if rows else count(payments, "payment")
     sent = 0 if played.done.delivery is None else played.done.delivery.sent
     verdict = "every mail goes once." if not sent else "THIS MUST NOT HAPPEN."
     out.print()
     out.print(Rule(Text("And once more", style="bold"), align="left", style="bright_black"))
-    again = f"The same run again: {count(rows, 'subscription')} read, {count(sent, 'mail')} sent: {verdict}"
+    again = f"The same run again: {read} read, {count(sent, 'mail')} sent: {verdict}"
     out.print(Padding(again, (0, 2)))
 
 
@@ -136,6 +155,9 @@ def tell_end(out: Console, played: Sequence[Played], caught: Sequence[CaughtMail
         f"person; {silent} left unsent, each for a reason ({muted} of them from before the first run)."
     )
     out.print(Padding(end, (0, 2)))
+    told = sum(len(one.paid) for one in played)
+    if told:
+        out.print(Padding(f"{count(told, 'event')} of payments, each told once.", (0, 2)))
     out.print()
     settings = folder / SETTINGS
     someone = Counter(mail.recipients[0] for mail in caught).most_common(1)[0][0] if caught else "EMAIL"
@@ -145,7 +167,7 @@ def tell_end(out: Console, played: Sequence[Played], caught: Sequence[CaughtMail
         ("Look at the mails", str(index)),
         ("", f"{folder / 'mails'}/000001.eml, .html, .txt ..."),
         ("Ask why", f"{program} explain {someone} -c {settings}"),
-        ("Decide", f"{program} outbox review {batch} -c {settings}"),
+        *((("Decide", f"{program} outbox review {batch} -c {settings}"),) if held else ()),
         ("Your own API", f"{program} init, then {program} check"),
         ("Play on", f"{program} sandbox --control"),
     )
