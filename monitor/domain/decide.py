@@ -17,6 +17,7 @@ from monitor.domain.intents import BASELINE, Intent, all_clear, due_intents
 from monitor.domain.model import Cause, Episode, Kind, MailRecord, Situation, Snapshot, Told
 from monitor.domain.notices import Notice, NoticePolicy, welcome
 from monitor.domain.spending import NO_TURN, SPENDING, SpendingTurn, judge_spending
+from monitor.domain.value import value
 
 _ASKING = frozenset(
     {
@@ -55,7 +56,7 @@ class Policy:
         return not (self.notify_first and situation in _ASKING)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Standing:
     """What is stored about one subscription. `snapshot` None: never seen before.
 
@@ -73,7 +74,7 @@ class Standing:
     live_sibling: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Decision:
     """Everything one observation causes; the caller writes it whole or not at all."""
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from monitor.domain.unread import Unread
 from monitor.domain.usage import Usage
+from monitor.domain.value import value
 
 ZERO_TIME_YEAR = 1  # the API's "never": 0001-01-01T00:00:00Z (contract v2, decoding rules)
 
@@ -168,7 +169,7 @@ class Mode(StrEnum):
     TEST = "test"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CustomerSeen:
     """A customer as an API read shows them. `email` is as sent; None when there is none."""
 
@@ -204,7 +205,7 @@ class ProductSeen:
     active: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Snapshot:
     """A subscription's state as observed at one instant, in our words; `..._raw` keep the vendor's text.
 
@@ -342,7 +343,7 @@ class LogPage:
     bad: tuple[BadRow, ...] = field(default=())
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Told:
     """What facts (event log, webhooks, failures list) told about one subscription, newest of each."""
 

@@ -25,6 +25,7 @@ from monitor.domain.model import (
     Track,
 )
 from monitor.domain.told import NOTHING_TOLD, fold_facts, fold_failure, raise_peak
+from monitor.domain.value import value
 from monitor.store.accounts import AccountRow
 from monitor.store.facts import finish_facts, open_facts
 from monitor.store.ledger import episodes_of
@@ -40,7 +41,7 @@ from monitor.store.subscriptions import (
 from monitor.usecases.writing import NEW_COLUMNS, Judged, Pen, write_judged
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Observed:
     """One row as a provider gave it. `asked_at` is the database's time before the request."""
 

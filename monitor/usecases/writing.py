@@ -14,6 +14,7 @@ from monitor.domain.decide import Decision
 from monitor.domain.intents import Intent
 from monitor.domain.model import Episode, NotificationState, Snapshot, Source, Told
 from monitor.domain.notices import Notice
+from monitor.domain.value import value
 from monitor.store.ledger import append_events, close_episodes, write_episodes
 from monitor.store.notices import stage_notices
 from monitor.store.outbox import restage, stage, void_episodes
@@ -36,7 +37,7 @@ class Pen:
     run_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judged:
     """One row, what was decided about it, and what there was before. `raw` None: judged without being read again."""
 
