@@ -16,15 +16,17 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, Table, Text, any_, func, literal, select, text
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, Table, Text, any_, cast, func, literal, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from monitor.store.types import Units, instant_text, instant_texts
 
 _CHUNKS = (256, 64, 16, 4, 1)
 """Rows a statement on SQLite: few different texts, so that the driver's cache of prepared statements knows them."""
 
+_MARK = "\x1f"  # ASCII's own separator of units: no key that anybody has seen holds one
 Row = Sequence[Any]
 
 
@@ -75,9 +77,19 @@ async def append(conn: AsyncConnection, table: Table, names: Sequence[str], rows
 def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
     """`column IN values` as one parameter: a statement of one text, however many there are."""
     if conn.dialect.name == "postgresql":
-        kind = Text() if isinstance(column.type, String) else BigInteger()
-        return column == any_(literal(list(values), ARRAY(kind)))
+        return column == any_(_array(list(values), Text() if isinstance(column.type, String) else BigInteger()))
     return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
+
+
+def _array(values: Sequence[Any], kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """An array of texts or numbers, known while the statement is planned; as one text where no value has the mark.
+
+    The driver writes an array value by value, which for the keys of a page takes longer than looking them up.
+    """
+    joined = _MARK.join(map(str, values))
+    if not joined or joined.count(_MARK) >= len(values):
+        return literal(values, ARRAY(kind))
+    return cast(func.string_to_array(literal(joined, Text()), literal(_MARK, Text())), ARRAY(kind))
 
 
 async def _draw_ids(conn: AsyncConnection, table: Table, count: int) -> Sequence[int]:
