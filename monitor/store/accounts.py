@@ -32,6 +32,7 @@ class AccountRow:
     hook_at: datetime | None = None
     hook_missed_at: datetime | None = None
     hook_problem: str | None = None
+    read_by: bytes | None = None
 
 
 _COLUMNS = tuple(accounts.c[name] for name in AccountRow.__dataclass_fields__)

@@ -46,6 +46,14 @@ class Known(NamedTuple):
     raw_mark: bytes | None
 
 
+class Renewed(NamedTuple):
+    """A row that was read anew and says what is stored: the mark of its bytes, and the state that they tell."""
+
+    id: int
+    state_hash: bytes
+    raw_mark: bytes
+
+
 async def known_rows(conn: AsyncConnection, account_id: int, ext_ids: Collection[str]) -> dict[str, Known]:
     """What is stored of these ids, without any lock."""
     s = subscriptions.c
@@ -151,6 +159,17 @@ async def update_subscriptions(conn: AsyncConnection, rows: Sequence[Mapping[str
         statement,
         [{"row_id": row["row_id"], **{f"v_{name}": row[name] for name in columns}} for row in rows],
     )
+
+
+async def renew_marks(conn: AsyncConnection, rows: Sequence[Renewed]) -> None:
+    """Mark these rows by their bytes, but none whose state was changed meanwhile: its bytes are others."""
+    s = subscriptions.c
+    statement = (
+        update(subscriptions)
+        .where(s.id == bindparam("row_id"), s.state_hash == bindparam("told"))
+        .values(raw_mark=bindparam("mark"))
+    )
+    await conn.execute(statement, [{"row_id": row_id, "told": told, "mark": mark} for row_id, told, mark in rows])
 
 
 async def upsert_customers(

@@ -24,7 +24,7 @@ from monitor.store.engine import db_now
 from monitor.store.facts import put_in_quarantine
 from monitor.store.locks import fence
 from monitor.store.runs import PageDone, RunRow, pages_of, record_pages
-from monitor.store.subscriptions import Known, known_rows, load_subscriptions
+from monitor.store.subscriptions import Known, Renewed, known_rows, load_subscriptions, renew_marks
 from monitor.usecases.context import Account, Tools
 from monitor.usecases.observe import Observed, Outcome, observe
 from monitor.usecases.writing import Pen
@@ -32,7 +32,7 @@ from monitor.usecases.writing import Pen
 AHEAD = 8
 PAGES_AT_ONCE = 10
 PAGES_PER_WRITE = 20
-ROWS_PER_WRITE = 1000
+ROWS_PER_WRITE = 2000
 QUESTIONS_AT_ONCE = 4
 EMPTY_PAGES = 3  # empty pages in a row, each with a fresh cursor, before a window counts as broken
 
@@ -63,6 +63,7 @@ class Compared:
     changed: list[Observed]
     seen: list[int]
     seen_new: list[str]
+    renewed: list[Renewed]
 
     def done(self, ids: Mapping[str, int]) -> PageDone:
         """The row of a page whose new rows have these ids by now."""
@@ -106,6 +107,11 @@ class Sweep:
         return not self.broken and not self.interrupted
 
 
+def reader_of(account: Account) -> bytes:
+    """Who reads this account's rows: this version of the program, in this API's words."""
+    return reading(__version__, account.provider.name)
+
+
 class Pull:
     """One sweep of one run."""
 
@@ -120,7 +126,8 @@ class Pull:
         self._lock = lock
         self._pen = Pen(run.now_at, source=Source.PULL, batch_id=batch_id, run_id=run.id)
         self._sweep = Sweep()
-        self._reading = reading(__version__, account.provider.name)
+        self._reading = reader_of(account)
+        self._renews = row.read_by != self._reading
         self._db_time = (run.asked_at, 0.0)
         self._fetched: asyncio.Queue[Fetched | None] = asyncio.Queue(maxsize=AHEAD * max(1, len(run.windows)))
         self._compared: asyncio.Queue[list[Compared] | None] = asyncio.Queue(maxsize=1)
@@ -202,7 +209,7 @@ class Pull:
         others = {ext_id for read in reads for ext_id in read.ext_ids()} - asked
         if others:
             known |= await self._known(others)
-        compared = [_sorted(one, read, known) for one, read in zip(pages, reads, strict=True)]
+        compared = [self._sorted(one, read, known) for one, read in zip(pages, reads, strict=True)]
         changed = await self._with_causes([one for page in compared for one in page.changed])
         at = iter(changed)
         for page in compared:
@@ -238,6 +245,29 @@ class Pull:
             else:
                 read.rows.append((*row, mark))
         return read
+
+    def _sorted(self, one: Fetched, read: _Read, known: Mapping[str, Known]) -> Compared:
+        ext_ids = read.ext_ids()
+        changed: list[Observed] = []
+        renewed: list[Renewed] = []
+        for snapshot, raw, mark in read.rows:
+            before = known.get(snapshot.ext_id)
+            if before is None or before.state_hash != state_hash(snapshot):
+                changed.append(Observed(snapshot, raw, one.asked_at, raw_mark=mark))
+            elif mark is not None and (self._renews or before.raw_mark is None):
+                renewed.append(Renewed(before.id, before.state_hash, mark))
+        return Compared(
+            window=one.window,
+            n=one.n,
+            cursor_in=one.cursor_in,
+            cursor_out=one.page.next_cursor,
+            size=one.page.size,
+            bad=tuple(read.bad),
+            changed=changed,
+            seen=[*one.gone, *read.same] + [known[ext_id].id for ext_id in ext_ids if ext_id in known],
+            seen_new=[ext_id for ext_id in ext_ids if ext_id not in known],
+            renewed=renewed,
+        )
 
     async def _with_causes(self, changed: list[Observed]) -> list[Observed]:
         """Ask why the bills of failing rows failed, where nothing told so yet."""
@@ -285,7 +315,15 @@ class Pull:
             await record_pages(conn, self._run.id, [page.done(outcome.ids) for page in pages])
             tools.failpoint("before_page_commit")
         tools.failpoint("after_page_commit")
+        await self._renew([one for page in pages for one in page.renewed])
         self._count(pages, outcome, len(newly_bad))
+
+    async def _renew(self, renewed: list[Renewed]) -> None:
+        """Marks have a transaction of their own: their rows and those of the pages are locked each in one order."""
+        if renewed:
+            async with self._tools.db.write() as conn:
+                await fence(conn, self._lock, self._run.token)
+                await renew_marks(conn, sorted(renewed))
 
     async def _also(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
         """What else belongs into the transaction of these pages: here, nothing."""
@@ -299,26 +337,6 @@ class Pull:
             sweep.rows += page.size
             sweep.bad += len(page.bad)
         self._tools.progress("pull", sweep.rows, None)
-
-
-def _sorted(one: Fetched, read: _Read, known: Mapping[str, Known]) -> Compared:
-    ext_ids = read.ext_ids()
-    changed = [
-        Observed(snapshot, raw, one.asked_at, raw_mark=mark)
-        for snapshot, raw, mark in read.rows
-        if (before := known.get(snapshot.ext_id)) is None or before.state_hash != state_hash(snapshot)
-    ]
-    return Compared(
-        window=one.window,
-        n=one.n,
-        cursor_in=one.cursor_in,
-        cursor_out=one.page.next_cursor,
-        size=one.page.size,
-        bad=tuple(read.bad),
-        changed=changed,
-        seen=[*one.gone, *read.same] + [known[ext_id].id for ext_id in ext_ids if ext_id in known],
-        seen_new=[ext_id for ext_id in ext_ids if ext_id not in known],
-    )
 
 
 async def newest_failure(account: Account, snapshot: Snapshot, told: Told) -> FailureSeen | None:

@@ -41,7 +41,7 @@ from monitor.usecases.gate import Sight, Verdict, pass_gate
 from monitor.usecases.hook_watch import watch_hooks
 from monitor.usecases.identity import CLOCK_TOLERANCE, check_identity
 from monitor.usecases.intake import fold_open_facts, walk_log
-from monitor.usecases.pull import Sweep
+from monitor.usecases.pull import Sweep, reader_of
 from monitor.usecases.read_known import Errand
 from monitor.usecases.reread import Joins, reread_all
 from monitor.usecases.sweeping import read_the_past, sweep_and_pay
@@ -339,7 +339,8 @@ class Run:
             verdict = await pass_gate(conn, self._account, locked, batch_id, sight, run.now_at)
             if sweep.complete:
                 provider = {"provider": self._account.provider_name, "space_uuid": self._space}
-                await change_account(conn, row.id, sweep_started_at=run.asked_at, **provider)
+                read_by = reader_of(self._account)
+                await change_account(conn, row.id, sweep_started_at=run.asked_at, read_by=read_by, **provider)
             if (sweep.complete or sweep.knows_all) and locked.baselined_at is None:
                 await change_account(conn, row.id, baselined_at=run.bound_at)
             if self._reads_all(sweep):

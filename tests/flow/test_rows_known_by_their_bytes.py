@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from monitor.domain.model import Source
+from monitor.sandbox.faults import error
 from monitor.sandbox.seeding import healthy, make_trial
 from monitor.sandbox.transitions import cause
 from monitor.store.batches import collecting_batch
 from monitor.store.engine import db_now
 from monitor.store.schema import customers, events, quarantine, subscriptions
+from monitor.store.subscriptions import Renewed, known_rows, renew_marks
 from monitor.usecases import pull
 from monitor.usecases.observe import Observed, observe
 from monitor.usecases.writing import Pen
@@ -131,6 +133,60 @@ async def test_rows_that_another_version_read_are_read_again(stage, monkeypatch)
     read = reading_of(stage)
     report = await stage.run()
     assert (len(read), report.counts["changed"], report.counts["missing"]) == (ROWS, 0, 0)
+    assert (await stage.run()).outcome == "complete"
+    assert len(read) == ROWS, "once: the next sweep knows them by the marks of this version"
+
+
+async def test_a_vendor_that_stamps_all_rows_each_day_makes_no_sweep_write_them(stage):
+    ext_id = stage.world.id_of(stage.world.subscriptions[2])
+    mark = await column(stage, "raw_mark", ext_id)
+    inner = stage.account.provider
+
+    class Stamping:
+        def __getattr__(self, name: str):
+            return getattr(inner, name)
+
+        async def subscriptions(self, window, cursor):
+            page = await inner.subscriptions(window, cursor)
+            raws = tuple(raw[:-1] + b',"stamped":1}' for raw in page.unread.raws)
+            return replace(page, unread=replace(page.unread, raws=raws))
+
+    stage.change(provider=Stamping())
+    assert (await stage.run()).counts["changed"] == 0
+    assert await column(stage, "raw_mark", ext_id) == mark
+
+
+async def test_an_incomplete_sweep_does_not_count_as_having_read_all_rows(stage, monkeypatch):
+    monkeypatch.setattr(pull, "__version__", "another")
+    read = reading_of(stage)
+    stage.faults.add(error(500, "internal"), route="subscriptions")
+    assert (await stage.run()).outcome == "partial"
+    stage.faults.clear()
+    assert (await stage.run()).outcome == "complete"
+    assert len(read) == ROWS
+    await stage.run()
+    assert len(read) == ROWS
+
+
+async def test_a_row_that_was_read_alone_and_says_the_same_is_known_by_its_bytes_again(stage):
+    ext_id = stage.world.id_of(stage.world.subscriptions[9])
+    async with stage.db.write() as conn:
+        await conn.execute(update(subscriptions).where(subscriptions.c.ext_id == ext_id).values(raw_mark=None))
+    read = reading_of(stage)
+    for _ in range(2):
+        assert (await stage.run()).counts["changed"] == 0
+    assert len(read) == 1
+    assert await column(stage, "raw_mark", ext_id) is not None
+
+
+async def test_a_row_that_changed_meanwhile_is_not_marked_by_bytes_that_say_something_else(stage):
+    """Else a page that shows those bytes again would pass for what is stored by now."""
+    ext_id = stage.world.id_of(stage.world.subscriptions[9])
+    async with stage.db.write() as conn:
+        await conn.execute(update(subscriptions).where(subscriptions.c.ext_id == ext_id).values(raw_mark=None))
+        row_id = (await known_rows(conn, (await stage.row()).id, [ext_id]))[ext_id].id
+        await renew_marks(conn, [Renewed(row_id, b"another state", b"of those bytes")])
+    assert await column(stage, "raw_mark", ext_id) is None
 
 
 async def test_a_row_that_was_read_alone_since_is_read_again_and_changes_back(stage):

@@ -39,6 +39,7 @@ accounts = Table(
     Column("fingerprint", String(64)),
     Column("baselined_at", Instant),
     Column("sweep_started_at", Instant),
+    Column("read_by", LargeBinary(16)),  # who read all rows of the newest complete sweep: the salt of their marks
     Column("log_watermark", String(100)),
     Column("hook_at", Instant),  # the newest genuine webhook, to the minute
     Column("hook_missed_at", Instant),  # the first thing since then that none brought

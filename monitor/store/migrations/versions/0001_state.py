@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=64), nullable=True),
         sa.Column("baselined_at", Instant(), nullable=True),
         sa.Column("sweep_started_at", Instant(), nullable=True),
+        sa.Column("read_by", sa.LargeBinary(length=16), nullable=True),
         sa.Column("log_watermark", sa.String(length=100), nullable=True),
         sa.Column("hook_at", Instant(), nullable=True),
         sa.Column("hook_missed_at", Instant(), nullable=True),
