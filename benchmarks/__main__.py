@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import rounds
 from benchmarks.report import write
@@ -15,7 +17,7 @@ PARTS = ("sync", "windows", "reads", "delivery", "scaling")
 
 
 def main() -> None:
-    """Everything, or what `--only` names. The document is written at the end, from what was measured."""
+    """Everything, or what `--only` names. The document is written after each part: a long one may be stopped."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="subscriptions of the sync (default 100,000)")
     parser.add_argument("--mails", type=int, default=10_000, help="mails of the delivery (default 10,000)")
@@ -24,23 +26,22 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="one part, may be repeated (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the document to write")
     given = parser.parse_args()
-    parts = given.only or PARTS
-    found = rounds.Found()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name)
-        with postgres(folder) as socket:
-            if "sync" in parts:
-                rounds.sync(found, folder, socket, rows=given.rows, rounds=given.rounds)
-            if "windows" in parts:
-                rounds.windows(found, folder, socket, rows=min(given.rows, 20_000), rounds=given.rounds)
-            if "reads" in parts:
-                rounds.reads(found, folder, socket, rows=min(given.rows, 20_000), rounds=given.rounds)
-            if "delivery" in parts:
-                rounds.delivery(found, folder, socket, mails=given.mails, rounds=given.rounds)
-            if "scaling" in parts:
-                rounds.scaling(found, folder, socket, sizes=given.sizes, rounds=given.rounds)
-    write(found, given.out, rows=given.rows, mails=given.mails, rounds=given.rounds)
-    sys.stderr.write(f"{given.out} is written\n")
+    some = min(given.rows, 20_000)
+    measures: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
+        "sync": (rounds.sync, {"rows": given.rows}),
+        "windows": (rounds.windows, {"rows": some}),
+        "reads": (rounds.reads, {"rows": some}),
+        "delivery": (rounds.delivery, {"mails": given.mails}),
+        "scaling": (rounds.scaling, {"sizes": given.sizes}),
+    }
+    for part in given.only or PARTS:
+        measure, how = measures[part]
+        found = rounds.Found()
+        sys.stderr.write(f"{part}: {given.rounds} rounds, {how}\n")
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder, postgres(Path(folder)) as socket:
+            measure(found, Path(folder), socket, **how, rounds=given.rounds)
+        write(found, given.out, rows=given.rows, mails=given.mails, rounds=given.rounds)
+        sys.stderr.write(f"{given.out} has what was measured\n")
 
 
 if __name__ == "__main__":
