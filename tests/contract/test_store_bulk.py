@@ -146,3 +146,13 @@ async def test_one_of_takes_any_number_of_texts_and_numbers(store, account):
         many = select(func.count()).where(one_of(conn, customers.c.id, range(100_000)))
         assert (await conn.execute(many)).scalar_one() == len(ids)
         assert (await conn.execute(select(func.count()).where(one_of(conn, customers.c.id, [])))).scalar_one() == 0
+
+
+async def test_one_of_takes_a_text_for_one_whatever_it_holds(store, account):
+    names = ["a\x1fb", "a", ""]
+    async with store.write() as conn:
+        for name in names:
+            await a_customer(conn, account, name)
+        for asked in (["a\x1fb"], ["a", "b"], [""], ["", "a"], names):
+            found = select(customers.c.ext_id).where(one_of(conn, customers.c.ext_id, asked))
+            assert set((await conn.execute(found)).scalars()) == set(asked) & set(names)
