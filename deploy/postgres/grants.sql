@@ -35,7 +35,7 @@ GRANT SELECT (
     failure_units, balance_short_for_at, balance_checked_at, allowance_peak, manage_link_at
 ) ON subscriptions TO monitor_reader;
 GRANT SELECT (
-    id, account_id, subscription_id, episode_id, step, customer_key, batch_id, merged_into, kind, variant, urgency, rank,
+    id, account_id, subscription_id, episode_id, payment_id, step, customer_key, batch_id, merged_into, kind, variant, urgency, rank,
     state, reason, created_at, due_at, not_after, next_try_at, tries, poisoned, copies, token, owner, until_at,
     in_data_at, sent_at, date_hdr, template_hash
 ) ON notifications TO monitor_reader;
@@ -45,6 +45,6 @@ GRANT SELECT (
     next_look_at
 ) ON payments TO monitor_reader;
 GRANT SELECT (id, notification_id, copy, token, phase, code, enhanced, outcome, at) ON attempts TO monitor_reader;
-GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, source, received_at, done_at, ask_at, tries) ON facts TO monitor_reader;
+GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, payment, source, received_at, done_at, ask_at, tries) ON facts TO monitor_reader;
 GRANT SELECT (id, account_id, ext_id, raw_hash, reason, first_at, last_at) ON quarantine TO monitor_reader;
 COMMIT;

@@ -60,7 +60,7 @@ async def test_a_mail_is_found_by_the_beginning_of_its_id_as_listings_print_it(s
     mail = (await story(stage, asked)).spells[0].steps[0].notification
     assert (await story(stage, mail[:13])).subscription == asked
     for nothing in ("", "  "):
-        with pytest.raises(ConfigError, match="nothing was asked for: give a subscription's id"):
+        with pytest.raises(ConfigError, match="nothing was asked for: give a subscription's or a payment's id"):
             await story(stage, nothing)
 
 
@@ -428,7 +428,7 @@ async def test_a_mails_id_and_a_reference_lead_to_their_subscription(stage):
 
 async def test_what_is_not_known_is_an_error_that_says_what_to_give(stage):
     await stage.run()
-    with pytest.raises(NotFoundError, match="no subscription nobody is known: give a subscription"):
+    with pytest.raises(NotFoundError, match="no subscription or payment nobody is known: give a subscription"):
         await reader(stage).explain("nobody")
     with pytest.raises(
         NotFoundError,
