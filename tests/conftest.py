@@ -1,6 +1,6 @@
 """Databases for tests: a fresh SQLite file, a fresh database on a real PostgreSQL, or each in turn.
 
-They are copies of one that was migrated once. The `empty_` ones are without tables.
+SQLite's are copies of one that was migrated once, PostgreSQL's is one that is emptied. The `empty_` ones are without tables.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import structlog
+
+from tests.postgres import Kept
 
 # A server that forgets everything with its test needs no disk.
 FAST_SERVER = """
@@ -81,20 +83,20 @@ def migrate(url: str) -> None:
 
 
 @contextmanager
-def new_database(server: str, name: str, template: str) -> Iterator[str]:
+def new_database(server: str, name: str) -> Iterator[str]:
     """A database of this name; what is left connected is cut off afterwards."""
     with psycopg.connect(f"postgresql://postgres@/postgres?host={server}", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        admin.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         yield f"postgresql+psycopg://postgres@/{name}?host={server}"
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str) -> Iterator[str]:
-    """The name of a migrated database to copy."""
-    with new_database(postgres_server, "migrated", "template1") as url:
-        migrate(url)
-        yield "migrated"
+def kept_postgres(postgres_server: str) -> Iterator[Kept]:
+    """The migrated database that tests use one after another."""
+    kept = Kept(postgres_server, migrate)
+    yield kept
+    kept.drop()
 
 
 @pytest.fixture(scope="session")
@@ -108,15 +110,15 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     """A database of this test's own without a table, as an async SQLAlchemy URL."""
-    with new_database(postgres_server, f"test_{next(_numbers)}", "template1") as url:
+    with new_database(postgres_server, f"test_{next(_numbers)}") as url:
         yield url
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A migrated database of this test's own, as an async SQLAlchemy URL."""
-    with new_database(postgres_server, f"test_{next(_numbers)}", postgres_template) as url:
-        yield url
+def postgres_url(kept_postgres: Kept) -> Iterator[str]:
+    """A migrated database with nothing of any other test in it, as an async SQLAlchemy URL."""
+    yield kept_postgres.url
+    kept_postgres.renew()
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ ADDRESSES = st.one_of(
 )
 
 
-@settings(max_examples=sized(800, 250), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=sized(800, 120), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(list(all_samples())),
     ADDRESSES,
