@@ -323,7 +323,7 @@ def test_explain_prints_a_story_and_a_json_document_and_fails_for_strangers(moni
     assert f"As it was known on {YESTERDAY.day} " in monitor("explain", asked, "--at", then)[1]
     assert set(told["subscriptions"][0]) >= {"subscription", "summary", "next", "episodes", "lines", "address"}
     code, out, err = monitor("explain", "nobody")
-    assert (code, out) == (1, "") and "no subscription nobody is known" in err
+    assert (code, out) == (1, "") and "no subscription or payment nobody is known" in err
 
 
 def test_every_mail_that_was_sent_or_not_is_explained_for_people(monitor):

@@ -21,6 +21,7 @@ from monitor.mail.sources import read_templates
 NBSP = "\u00a0"
 SAMPLES = list(all_samples())
 ENDINGS = {Kind.CANCELLED, Kind.STOPPED, Kind.PAUSED, Kind.RECOVERED}
+ENDINGS |= {Kind.SUBSCRIPTION_CREATED, Kind.PAYMENT_SUCCEEDED, Kind.PAYMENT_PENDING_LONG}
 
 
 @pytest.fixture(scope="module")
@@ -368,3 +369,26 @@ def test_every_fact_and_every_word_is_documented(renderer):
     page = (Path(__file__).parents[3] / "docs/templates.md").read_text()
     names = set(facts_of(sample(Kind.PAUSED), renderer.wordings.of("en"))) | WORDS | {kind.value for kind in Kind}
     assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_a_receipt_tells_the_amount_the_transaction_the_period_and_the_next_date(renderer):
+    receipt = sample(Kind.PAYMENT_SUCCEEDED, "bill")
+    rendered = renderer.render(receipt)
+    for fact in ("19.05 USDC", "19.00 USD", receipt.payment_tx, receipt.payment_link, "every 30 days", "Next bill: ",
+                 receipt.manage_link):  # fmt: skip
+        assert fact in rendered.text.replace(NBSP, " "), fact
+    assert f'href="{receipt.payment_link}"' in rendered.html
+    assert f'href="{receipt.manage_link}"' in rendered.html
+    unlinked = renderer.render(replace(receipt, payment_link=None))
+    assert receipt.payment_tx in unlinked.html  # whole, where no link holds it
+
+
+@pytest.mark.parametrize("kind", [Kind.ONE_OFF_FAILED, Kind.PAYMENT_EXPIRED, Kind.PAYMENT_PENDING_LONG])
+def test_a_payment_by_itself_is_no_subscription_and_has_no_cause(renderer, kind):
+    rendered = renderer.render(sample(kind))
+    said = (rendered.subject + rendered.preheader + rendered.text).lower()
+    assert "subscri" not in said.replace("https://mail.acme.example/unsubscribe/c2ftcgxl", "")
+    for word in ("card", "insufficient", "because the", "order cancelled", "within", "soon"):
+        assert word not in said, word
+    assert ("nothing was charged" in said) is (kind is Kind.PAYMENT_EXPIRED)
+    assert ("fail" in said) is (kind is Kind.PAYMENT_EXPIRED)  # only in what a refusal leaves: failed payments' notices
