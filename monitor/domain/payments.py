@@ -8,7 +8,7 @@ where it does not say (the billing platform, contract 1.5); `amount_usd` is None
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -83,6 +83,8 @@ class PaymentPage:
 
     rows: tuple[PaymentSeen, ...]
     bad: tuple[BadRow, ...] = ()
+    named: tuple[str, ...] = ()
+    """Subscriptions that it names, also in rows that cannot be read; told by an API that lists no subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,27 @@ _ENDS: Mapping[PaymentStatus, PaymentEvent] = {
     PaymentStatus.EXPIRED: PaymentEvent.EXPIRED,
     PaymentStatus.CANCELLED: PaymentEvent.CANCELLED,
 }
+
+
+_LASTING = (
+    "created_at",
+    "customer_ext_id",
+    "subscription_ext_id",
+    "product_ext_id",
+    "amount_usd",
+    "amount_units",
+    "currency",
+    "tx_hash",
+    "explorer_url",
+    "reference",
+    "of_ext_id",
+)
+
+
+def with_what_was_told(seen: PaymentSeen, before: PaymentSeen) -> PaymentSeen:
+    """What never changes of a payment stays as it was told before, where another list or API leaves it out."""
+    left_out = {name: getattr(before, name) for name in _LASTING if getattr(seen, name) is None}
+    return replace(seen, **left_out)
 
 
 def judge_payment(before: PaymentStatus | None, look_at: datetime | None, seen: PaymentSeen, now: datetime) -> Verdict:

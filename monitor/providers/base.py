@@ -133,16 +133,6 @@ class PayerSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class IdPage:
-    """Subscriptions that a page of payments names. `times` are those of all its rows, in the page's order."""
-
-    ids: tuple[str, ...]
-    times: tuple[datetime, ...]
-    next_cursor: str | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class CustomerPage:
     rows: tuple[CustomerSeen, ...]
     next_cursor: str | None
@@ -151,7 +141,10 @@ class CustomerPage:
 
 @runtime_checkable
 class KnownReader(Protocol):
-    """What a provider without a list can do instead (capability `DISCOVERY`)."""
+    """What a provider without a list can do instead (capability `DISCOVERY`).
+
+    It is a `PaymentSource` too: the pages of its payments name subscriptions.
+    """
 
     requests: int
     """Attempts so far, for the account's daily budget."""
@@ -160,10 +153,6 @@ class KnownReader(Protocol):
 
     async def read(self, ext_id: str) -> tuple[Snapshot, bytes] | BadRow | None:
         """One known subscription now; None for a 404, a `BadRow` where the API answers but the row breaks rules."""
-        ...
-
-    async def paid_ids(self, cursor: str | None) -> IdPage:
-        """One page of payments, with the subscriptions that they name. No order is promised."""
         ...
 
     async def customers(self, cursor: str | None) -> CustomerPage:

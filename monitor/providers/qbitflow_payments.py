@@ -23,12 +23,12 @@ from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row,
 PAGE_ROWS = 50
 """The maximum of both lists (contract v2, section 3)."""
 
-_PAID = "completed"
+PAID = "completed"
 _BILL = "sub-hist@"
 _EDGE = timedelta(seconds=1)  # both bounds are excluded by the API
 _NIL = "00000000-0000-0000-0000-000000000000"
 _MAX_LINK_CHARACTERS = 2048
-_MAX_HASH_CHARACTERS = 200
+MAX_HASH_CHARACTERS = 200
 _MAX_WORD_CHARACTERS = 100
 
 _CHECKOUT = {
@@ -136,7 +136,7 @@ class PaymentReader(Reader):
         if isinstance(row, BadRow):
             raise self.fault("checkout", answer, row.reason)
         # what is paid has a row of its own in a moment, which tells who paid and how much
-        return None if row.status_raw == _PAID else row
+        return None if row.status_raw == PAID else row
 
     async def _walk(self, listed: _List, params: Mapping[str, str]) -> AsyncIterator[PaymentPage]:
         endpoint, path, read = listed
@@ -144,7 +144,7 @@ class PaymentReader(Reader):
         cursor: str | None = None
         while True:
             raw_rows, cursor = await self.page(endpoint, path, {"limit": str(PAGE_ROWS), **params}, cursor)
-            yield _page_of(read, raw_rows)
+            yield page_of(read, raw_rows)
             if cursor is None:
                 return
             if cursor in used:
@@ -158,22 +158,22 @@ def paid_row(raw: bytes) -> PaymentSeen | BadRow:
     try:
         check_row(raw)
         wire = _PAID_ROW.decode(raw)
-        ext_id = _known(wire.uuid)
-        subscription = _known(wire.subscription_uuid)
+        ext_id = known(wire.uuid)
+        subscription = known(wire.subscription_uuid)
         return PaymentSeen(
-            ext_id=_needed(ext_id),
+            ext_id=needed(ext_id),
             kind=PaymentKind.ONE_OFF if subscription is None else PaymentKind.BILL,
             status=PaymentStatus.SUCCEEDED,
-            status_raw=_PAID,
+            status_raw=PAID,
             created_at=instant(wire.created_at),
             **_payer(wire),
             subscription_ext_id=subscription,
-            product_ext_id=_known(wire.product_uuid),
+            product_ext_id=known(wire.product_uuid),
             amount_usd=usd_number(bytes(wire.amount), "amount"),
             amount_units=units(wire.amount_min_units, "amountMinUnits"),
-            currency=_currency(wire),
-            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
-            explorer_url=_short(wire.explorer_url, "explorerUrl", _MAX_LINK_CHARACTERS),
+            currency=currency_of(wire.currency_id),
+            tx_hash=short(wire.tx_hash, "txHash", MAX_HASH_CHARACTERS),
+            explorer_url=short(wire.explorer_url, "explorerUrl", _MAX_LINK_CHARACTERS),
             reference=wire.reference or wire.subscription_reference or None,
             test=bool(wire.test),
         )
@@ -187,22 +187,22 @@ def attempt_row(raw: bytes) -> PaymentSeen | BadRow:
     try:
         check_row(raw)
         wire = _ATTEMPT_ROW.decode(raw)
-        ext_id = _known(wire.uuid)
-        category = _short(wire.category, "category", _MAX_WORD_CHARACTERS)
+        ext_id = known(wire.uuid)
+        category = short(wire.category, "category", _MAX_WORD_CHARACTERS)
         return PaymentSeen(
-            ext_id=_needed(ext_id),
+            ext_id=needed(ext_id),
             kind=PaymentKind.ATTEMPT,
             status=PaymentStatus.FAILED,
             status_raw=category or "",
             created_at=instant(wire.created_at),
             **_payer(wire),
-            subscription_ext_id=_known(wire.subscription_uuid),
-            product_ext_id=_known(wire.product_uuid),
+            subscription_ext_id=known(wire.subscription_uuid),
+            product_ext_id=known(wire.product_uuid),
             amount_usd=usd_number(bytes(wire.attempted_usd), "attemptedUsd"),
             amount_units=units(wire.attempted_min_units, "attemptedMinUnits"),
-            currency=_currency(wire),
-            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
-            of_ext_id=_known(wire.tx_uuid),
+            currency=currency_of(wire.currency_id),
+            tx_hash=short(wire.tx_hash, "txHash", MAX_HASH_CHARACTERS),
+            of_ext_id=known(wire.tx_uuid),
             attempt=count(wire.attempt, "attempt"),
             reason=category,
             test=bool(wire.test),
@@ -216,13 +216,13 @@ def checkout_row(raw: bytes, ext_id: str) -> PaymentSeen | BadRow:
     try:
         check_row(raw)
         wire = _CHECKOUT_ROW.decode(raw)
-        status = _short(wire.status, "status", _MAX_WORD_CHARACTERS) or ""
+        status = short(wire.status, "status", _MAX_WORD_CHARACTERS) or ""
         seen = PaymentSeen(
             ext_id=ext_id,
             kind=PaymentKind.ONE_OFF,
             status=_CHECKOUT.get(status, PaymentStatus.UNKNOWN),
             status_raw=status,
-            tx_hash=_short(wire.tx_hash, "txHash", _MAX_HASH_CHARACTERS),
+            tx_hash=short(wire.tx_hash, "txHash", MAX_HASH_CHARACTERS),
         )
     except (*UNREADABLE, RowError) as error:
         return bad_row(raw, error, ext_id)
@@ -250,7 +250,8 @@ def _read_mark(mark: str | None, before: datetime) -> tuple[int, datetime]:
         return 0, before
 
 
-def _page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
+def page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
+    """The good rows and the bad ones."""
     rows = [read(raw) for raw in raw_rows]
     return PaymentPage(
         rows=tuple(row for row in rows if isinstance(row, PaymentSeen)),
@@ -258,7 +259,7 @@ def _page_of(read: RowReader, raw_rows: Sequence[bytes]) -> PaymentPage:
     )
 
 
-def _known(ext_id: str | None) -> str | None:
+def known(ext_id: str | None) -> str | None:
     """None for none and for the nil UUID, which stands for nobody."""
     return None if not ext_id or bare(ext_id) == _NIL else ext_id
 
@@ -268,7 +269,7 @@ def _payer(wire: _Row) -> dict[str, Any]:
 
     A payment counts whoever made it; whom to mail is not guessed.
     """
-    named, customer = _known(wire.customer_uuid), None
+    named, customer = known(wire.customer_uuid), None
     if bytes(wire.customer):
         with suppress(*UNREADABLE, RowError):
             customer = customer_seen(bytes(wire.customer))
@@ -277,18 +278,21 @@ def _payer(wire: _Row) -> dict[str, Any]:
     return {"customer_ext_id": named or (customer and customer.ext_id), "customer": customer}
 
 
-def _needed(ext_id: str | None) -> str:
+def needed(ext_id: str | None) -> str:
+    """Raise `RowError` for none."""
     if ext_id is None:
         raise RowError("payment without a uuid")
     return ext_id
 
 
-def _currency(wire: _Row) -> str | None:
-    number = count(wire.currency_id, "currencyId")
+def currency_of(number_sent: float | None) -> str | None:
+    """The token's id as text. Raises `RowError` for what is no number of one."""
+    number = count(number_sent, "currencyId")
     return str(number) if number else None
 
 
-def _short(text: str | None, field: str, most: int) -> str | None:
+def short(text: str | None, field: str, most: int) -> str | None:
+    """None for an empty text. Raises `RowError` for one that is too long to be what it is said to be."""
     if text and len(text) > most:
         raise RowError(f"{field} has more than {most} characters")
     return text or None

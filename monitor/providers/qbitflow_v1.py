@@ -30,27 +30,28 @@ from monitor.domain.model import (
 from monitor.errors import ConfigError, ProviderAuthError, ProviderRefusedError, ProviderUnavailableError
 from monitor.providers import qbitflow_v1_wire as wire
 from monitor.providers.answers import is_object
-from monitor.providers.base import Capability, CustomerPage, IdPage, UnsupportedError
+from monitor.providers.base import Capability, CustomerPage, UnsupportedError
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow import qbitflow_client
+from monitor.providers.qbitflow_v1_payments import PaymentReader
 from monitor.providers.qbitflow_v2_wire import currency_seen
-from monitor.providers.reading import OnBadRow, Reader, bare, read_or_bad, segment
+from monitor.providers.reading import OnBadRow, bare, read_or_bad, segment
 from monitor.providers.wire import UNREADABLE, RowError, check_row
 
-PAID_ROWS, CUSTOMER_ROWS = 50, 100
-"""v1 states no maximum; these are v2's for the same lists, and the contract says to stay at or below (3.7)."""
+CUSTOMER_ROWS = 100
+"""v1 states no maximum; this is v2's for the same list, and the contract says to stay at or below (3.7)."""
 
 _MEMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
-class QBitFlowV1(Reader):
+class QBitFlowV1(PaymentReader):
     """One account's connection to API v1; `account` is its name in messages.
 
     `requests` counts every attempt, for the account's daily budget.
     """
 
     name = wire.NAME
-    capabilities = frozenset({Capability.DISCOVERY, Capability.SUBSCRIPTIONS})
+    capabilities = frozenset({Capability.DISCOVERY, Capability.SUBSCRIPTIONS, Capability.PAYMENTS})
 
     def __init__(
         self,
@@ -158,19 +159,6 @@ class QBitFlowV1(Reader):
         if bare(row[0].ext_id) != bare(ext_id):
             raise self.fault("subscription", answer, "another subscription than the one asked for")
         return row
-
-    async def paid_ids(self, cursor: str | None) -> IdPage:
-        """See `KnownReader`: one page of the combined payments, of which the bills name their subscription."""
-        raw_rows, next_cursor = await self.page(
-            "payments", "/transaction/payments/combined", {"limit": str(PAID_ROWS)}, cursor
-        )
-        seen = self.readable("payments", (read_or_bad(raw, wire.paid_row) for raw in raw_rows))
-        return IdPage(
-            ids=tuple(dict.fromkeys(ext_id for ext_id, _ in seen if ext_id is not None)),
-            times=tuple(at for _, at in seen if at is not None),
-            next_cursor=next_cursor,
-            size=len(raw_rows),
-        )
 
     async def customers(self, cursor: str | None) -> CustomerPage:
         """See `KnownReader`."""

@@ -92,12 +92,6 @@ class _ProductWire(_Wire):
     test: bool | None = None
 
 
-class _CombinedWire(_Wire):
-    source: str | None = None
-    created_at: datetime | None = None
-    subscription_uuid: str | None = msgspec.field(name="subscriptionUUID", default=None)
-
-
 class _UserWire(_Wire):
     id: int | float | None = None
     organization_id: int | float | None = None
@@ -111,7 +105,6 @@ class _TestWire(_Wire):
 _SUBSCRIPTION = msgspec.json.Decoder(_SubscriptionWire)
 _CUSTOMER = msgspec.json.Decoder(_CustomerWire | None)
 _PRODUCT = msgspec.json.Decoder(_ProductWire)
-_COMBINED = msgspec.json.Decoder(_CombinedWire)
 _USER = msgspec.json.Decoder(_UserWire)
 _TEST = msgspec.json.Decoder(_TestWire)
 _AMOUNT_TEXT = msgspec.json.Decoder(str)
@@ -230,16 +223,6 @@ def product_seen(raw: bytes) -> ProductSeen:
         reference=wire.reference or None,
         active=bool(wire.is_active),
     )
-
-
-def paid_row(raw: bytes) -> tuple[str | None, datetime | None]:
-    """(subscription id or None for a one-time payment, when) of a combined row. Raises `RowError` or msgspec's."""
-    check_row(raw)
-    wire = _COMBINED.decode(raw)
-    ext_id = wire.subscription_uuid or None
-    if ext_id is not None and not SUBSCRIPTION_ID.fullmatch(ext_id):
-        raise RowError("subscriptionUUID is no subscription's id")
-    return ext_id, instant(wire.created_at)
 
 
 def owner_of_key(body: bytes) -> tuple[str, str]:

@@ -32,10 +32,10 @@ class Reader:
         """See `Provider`."""
         self.client.end_after(limit)
 
-    async def found(self, endpoint: str, path: str) -> Answer | None:
+    async def found(self, endpoint: str, path: str, params: dict[str, str] | None = None) -> Answer | None:
         """The answer, or None where the API itself (not a gateway before it) says 404."""
         try:
-            return await self.client.get(endpoint, path)
+            return await self.client.get(endpoint, path, params)
         except ProviderRefusedError as error:
             if error.status == 404:
                 return None

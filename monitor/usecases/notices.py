@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from monitor.domain.model import Kind, NotificationState
 from monitor.domain.notices import payment_notice
 from monitor.domain.payments import PaymentSeen
+from monitor.providers.base import Capability
 from monitor.store.batches import collecting_batch
 from monitor.store.customers import load_customers
 from monitor.store.notices import stage_notices, subscription_rows
@@ -47,8 +48,11 @@ async def stage_payment_notices(
     if not wanted:
         return 0, 0
     people = [one.seen.customer for one in wanted if one.seen.customer is not None]
-    await upsert_customers(conn, account_id, {one.ext_id: customer_values(one, tools.address_mac) for one in people})
     payers = {one.seen.customer_ext_id for one in wanted if one.seen.customer_ext_id}
+    told = {one.ext_id: customer_values(one, tools.address_mac) for one in people}
+    # whom the API names only is read before the mail goes, where it can be asked for a customer
+    named = payers if Capability.SUBSCRIPTIONS in account.provider.capabilities else ()
+    await upsert_customers(conn, account_id, {**{ext_id: {} for ext_id in sorted(named)}, **told})
     known = await load_customers(conn, account_id, sorted(payers))
     bills = {one.seen.subscription_ext_id for one in wanted if one.seen.subscription_ext_id}
     subscription_ids = await subscription_rows(conn, account_id, bills)

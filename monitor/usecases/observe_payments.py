@@ -15,7 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Kind, Source
 from monitor.domain.notices import news_of
-from monitor.domain.payments import PaymentEvent, PaymentPage, PaymentSeen, Verdict, judge_payment
+from monitor.domain.payments import (
+    PaymentEvent,
+    PaymentPage,
+    PaymentSeen,
+    Verdict,
+    judge_payment,
+    with_what_was_told,
+)
 from monitor.store.facts import put_in_quarantine
 from monitor.store.notices import void_overtaken
 from monitor.store.payments import (
@@ -121,10 +128,11 @@ async def _observe(conn: AsyncConnection, till: Till, page: Mapping[str, Payment
             writing.events.append(_event_row(row_id, 1, None, seen, verdict.event, till))
         _tell(writing, row_id, seen, news_of(None, seen, verdict.event, till.baselined_at))
     touched = []
-    for ext_id, seen in page.items():
+    for ext_id, told in page.items():
         before = stored.get(ext_id)
-        if before is None or _outdated(before, seen, till):
+        if before is None or _outdated(before, told, till):
             continue
+        seen = with_what_was_told(told, before.seen)
         if seen != before.seen or _is_due(before, till):
             _judge(till, before, seen, writing)
         elif till.single:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Source
 from monitor.domain.payments import PaymentPage
@@ -18,6 +21,7 @@ from monitor.store.accounts import AccountRow
 from monitor.store.engine import db_now
 from monitor.store.locks import fence
 from monitor.store.payments import (
+    PaymentWalkRow,
     find_payment_walk,
     note_history,
     note_payment_walk,
@@ -38,18 +42,41 @@ INTERRUPTED = "interrupted"
 _NOT_THERE_WAIT = timedelta(hours=1)
 
 
+class ReadsAlong(Protocol):
+    """Somebody else who needs the same pages: one walk serves both."""
+
+    watermark: datetime | None
+    """How far back it needs no page any more; None: it needs all of them."""
+
+    def ends(self) -> str | None:
+        """Why no further page may be asked; None where one may."""
+        ...
+
+    async def read(self, conn: AsyncConnection, page: PaymentPage) -> None:
+        """Take from a page what is wanted, in the transaction that stores it."""
+        ...
+
+
 async def pull_payments(
-    tools: Tools, account: Account, row: AccountRow, run: RunRow, *, lock: str, batch_id: int
+    tools: Tools,
+    account: Account,
+    row: AccountRow,
+    run: RunRow,
+    *,
+    lock: str,
+    batch_id: int,
+    along: ReadsAlong | None = None,
 ) -> PaymentWalk:
-    """Walk the provider's payments, where it has any and the account wants them. Provider errors become `problem`."""
-    source = account.provider
+    """Walk the provider's payments, where it has any and somebody wants them. Provider errors become `problem`."""
+    source, keeps = account.provider, account.payments
     walk = PaymentWalk()
-    if not account.payments or not isinstance(source, PaymentSource):
+    if not isinstance(source, PaymentSource) or not (keeps or along):
         return walk
     async with tools.db.read() as conn:
-        past = await find_payment_walk(conn, row.id)
-        # an API that tells its past lists all payments: a million names would be read for nobody
-        customers = () if isinstance(source, PaymentHistory) else await payer_ids(conn, row.id)
+        past = await find_payment_walk(conn, row.id) if keeps else None
+        # an API that tells its past, or its subscriptions, lists all payments: a million names would be for nobody
+        names_nobody = along is not None or isinstance(source, PaymentHistory)
+        customers = () if names_nobody else await payer_ids(conn, row.id)
     if past is None and isinstance(source, PaymentHistory):
         async with tools.db.write() as conn:
             await fence(conn, lock, run.token)
@@ -59,9 +86,9 @@ async def pull_payments(
     till = Till(
         tools, account, row.id, run.now_at, Source.PULL, run.asked_at, baselined_at, batch_id=batch_id, run_id=run.id
     )
-    pages = source.payments(None if past is None else past.watermark - OVERLAP, customers)
+    pages = source.payments(_since(past, along, keeps=keeps), customers)
     try:
-        while walk.problem is None:
+        while (end := _end_of(tools, along)) is None:
             async with tools.db.read() as conn:
                 asked_at = await db_now(conn)
             page = await anext(pages, None)
@@ -69,15 +96,31 @@ async def pull_payments(
                 break
             async with tools.db.write() as conn:
                 await fence(conn, lock, run.token)
-                await store_page(conn, replace(till, asked_at=asked_at), page, walk)
+                if keeps:
+                    await store_page(conn, replace(till, asked_at=asked_at), page, walk)
+                if along:
+                    await along.read(conn, page)
             tools.progress("payments", walk.rows, None)
-            if tools.stopping():
-                walk.problem, walk.interrupted = INTERRUPTED, True
+        walk.problem, walk.interrupted = end, end == INTERRUPTED
     except ProviderError as error:
         walk.problem = str(error)
-    if walk.problem is None:
+    if keeps and walk.problem is None:
         await _finish(till, run, walk, lock)
     return walk
+
+
+def _since(past: PaymentWalkRow | None, along: ReadsAlong | None, *, keeps: bool) -> datetime | None:
+    """How far back a walk goes; None: to the beginning, as long as one of those who read has never been there."""
+    marks = [None if past is None else past.watermark] if keeps else []
+    marks += [along.watermark] if along else []
+    known = [mark for mark in marks if mark is not None]
+    return min(known) - OVERLAP if len(known) == len(marks) else None
+
+
+def _end_of(tools: Tools, along: ReadsAlong | None) -> str | None:
+    if tools.stopping():
+        return INTERRUPTED
+    return along.ends() if along else None
 
 
 async def read_history(tools: Tools, account: Account, row: AccountRow, run: RunRow, *, lock: str) -> PaymentWalk:

@@ -76,16 +76,18 @@ async def _read_all(
 ) -> tuple[Sweep, list[str], Figures]:
     """Find ids, read them all, then the customers they name."""
     budget = Budget(account, row, reader, run.now_at)
-    found = await discover(tools, row, reader, budget, run.now_at)
+    found = await discover(tools, account, row, run, budget, lock=errand.lock, batch_id=errand.batch_id)
     sweep = await ReadKnown(tools, account, row, run, errand, reader, budget).walk()
     customers = await read_customers(tools, account.provider, row, reader, budget, run.asked_at)
     async with tools.db.write() as conn:
         await budget.keep(conn, row.id)
         waiting = await untried(conn, row.id)
-    sweep.interrupted = sweep.interrupted or (found.problem is not None and tools.stopping())
-    sweep.knows_all = found.problem is None and not sweep.interrupted and not waiting
-    if found.problem is not None:
-        sweep.broken.setdefault(0, f"new subscriptions: {found.problem}")
+    sweep.outcome.staged += found.paid.staged
+    sweep.outcome.voided += found.paid.voided
+    sweep.interrupted = sweep.interrupted or found.paid.interrupted
+    sweep.knows_all = found.paid.problem is None and not sweep.interrupted and not waiting
+    if found.paid.problem is not None:
+        sweep.broken.setdefault(0, f"new subscriptions: {found.paid.problem}")
     problems = [*sweep.broken.values(), *([f"customers: {customers.problem}"] if customers.problem else [])]
     left = None if budget.limit is None else max(0, budget.limit - budget.used)
     counts = {
@@ -94,6 +96,7 @@ async def _read_all(
         "requests": budget.spent,
         "requests_today": budget.used,
         "requests_left": left,
+        **found.paid.figures,
     }
     return sweep, problems, counts
 

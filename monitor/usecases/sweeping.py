@@ -16,10 +16,13 @@ async def sweep_and_pay(
 ) -> tuple[Sweep, list[str], Figures]:
     """Sweep the subscriptions, then pull the payments: the sweep, the problems of both, further figures.
 
-    Payments that could not be read leave a sweep of subscriptions as it is; where they are all there is, it is theirs.
+    Where payments name the subscriptions, the sweep has walked them already. Payments that could not be read leave a
+    sweep of subscriptions as it is; where they are all there is, it is theirs.
     """
     if Capability.SUBSCRIPTIONS in account.provider.capabilities:
         sweep, problems, figures = await sweep_all(tools, account, row, run, errand)
+        if Capability.DISCOVERY in account.provider.capabilities:
+            return sweep, problems, figures
         paid = await pull_payments(tools, account, row, run, lock=errand.lock, batch_id=errand.batch_id)
     else:
         sweep, problems, figures = Sweep(), [], {}

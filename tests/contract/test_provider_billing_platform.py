@@ -40,6 +40,9 @@ class Platform(Stage):
     def till(self):
         return self.server.platform.till
 
+    def buy(self) -> None:
+        self.till.move(self.till.pay(0), "SUCCEEDED")
+
     def logins(self) -> int:
         return self.faults.requests["login"]
 

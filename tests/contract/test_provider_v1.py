@@ -1,8 +1,10 @@
 """API v1 against the sandbox's server: the common suite, and what only v1 has: ids, single rows, pages of payments."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,17 +12,19 @@ import pytest
 from monitor.clock import SystemClock
 from monitor.domain.classify import classify
 from monitor.domain.model import Action, BadRow, Mode, Situation, Status, Told, Window
+from monitor.domain.payments import PaymentKind, PaymentStatus
 from monitor.errors import ConfigError, ProviderAuthError, ProviderRefusedError, ProviderUnavailableError
 from monitor.providers.base import KnownReader, UnsupportedError
 from monitor.providers.qbitflow_v1 import QBitFlowV1
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.sandbox import acts, faults, seeding
 from monitor.sandbox import entities as sandbox
+from monitor.sandbox.chain import Category
 from monitor.sandbox.entities import Merchant
 from monitor.sandbox.server import SandboxServer
 from monitor.sandbox.transitions import cause
 from monitor.sandbox.world import World
-from tests.contract.test_provider_contract import ProviderContract, Stage, Stager
+from tests.contract.test_provider_contract import ProviderContract, Stage, Stager, payments_of
 
 NOT_TOLD_BY_V1 = {
     "provider",
@@ -55,6 +59,8 @@ SITUATIONS = {
 
 
 class TestQBitFlowV1(ProviderContract):
+    read_singly = frozenset({PaymentKind.ONE_OFF})
+
     @pytest.fixture
     def stage(self) -> Stager:
         @asynccontextmanager
@@ -164,37 +170,115 @@ class TestQBitFlowV1(ProviderContract):
 
     # Ids
 
-    async def test_paid_ids_come_from_paged_payments_and_one_time_payments_name_none(self, stage: Stager):
+    async def test_payments_name_who_paid_them_and_one_time_payments_name_nobody(self, stage: Stager):
         async with stage(seeding.healthy(60, trials=3)) as on:
-            assert isinstance(on.provider, KnownReader)
             gone = on.world.get(min(on.ids()))
             acts.remove(gone)
             for product in on.world.products:
                 acts.purchase(on.world, None, product)
-            ids, sizes, cursor = [], [], None
-            while True:
-                page = await on.provider.paid_ids(cursor)
-                ids += page.ids
-                sizes.append(page.size)
-                assert list(page.times) == sorted(page.times, reverse=True)
-                if page.next_cursor is None:
-                    break
-                cursor = page.next_cursor
+            pages = [page async for page in on.provider.payments(None, ())]
             paid = {on.world.id_of(sub) for sub in on.world.subscriptions if sub.last_billing_at}
-            assert set(ids) == paid
-            assert sizes == [50, 60 + len(on.world.products) - 50]
-            assert on.world.id_of(gone) in ids
+            named = [ext_id for page in pages for ext_id in page.named]
+            assert set(named) == {row.subscription_ext_id for page in pages for row in page.rows} - {None} == paid
+            assert [len(page.rows) for page in pages] == [50, 60 + len(on.world.products) - 50]
+            assert on.world.id_of(gone) in named
             assert len(on.ids()) == 62
 
-    async def test_a_page_of_payments_loses_bad_rows_alone(self, stage: Stager):
-        lost = []
-        async with stage(seeding.healthy(3), on_bad_row=lambda *what: lost.append(what)) as on:
-            assert isinstance(on.provider, KnownReader)
-            rows = ('{"source":"payment","createdAt":"soon"}', '{"subscriptionUUID":"sub@x"}', "null")
+    async def test_a_walk_ends_behind_what_is_wanted_only_while_rows_come_newest_first(self, stage: Stager):
+        async with stage(seeding.healthy(120)) as on:
+            newest = on.world.now + timedelta(days=1)
+            assert len([page async for page in on.provider.payments(newest, ())]) == 1
+            assert len([page async for page in on.provider.payments(None, ())]) == 3
+            on.faults.add(
+                lambda _call, answer: faults.replace(answer, rows=tuple(reversed(answer.rows))), route="combined"
+            )
+            assert len([page async for page in on.provider.payments(newest, ())]) == 3
+
+    async def test_payments_that_go_round_in_a_circle_end_and_an_empty_page_is_the_last(self, stage: Stager):
+        async with stage(seeding.healthy(120)) as on:
+            on.faults.add(faults.no_rows, route="combined", page=2)
+            assert len(await payments_of(on.provider)) == 50
+            on.faults.clear()
+            on.faults.add(faults.repeat_cursor, route="combined", page=2)
+            with pytest.raises(ProviderUnavailableError, match="circle"):
+                await payments_of(on.provider)
+
+    async def test_a_bad_payment_costs_itself_and_still_names_its_subscription(self, stage: Stager):
+        async with stage(seeding.healthy(3)) as on:
+            ext_id = "sub@01980000-0000-7000-8000-00000000ffff"
+            rows = (
+                '{"source":"payment","createdAt":"soon"}',
+                '{"uuid":"sub-hist@1","subscriptionUUID":"sub@x"}',
+                f'{{"uuid":"sub-hist@2","amount":"many","subscriptionUUID":"{ext_id}"}}',
+                "null",
+            )
             on.faults.add(faults.rows_besides(*rows), route="combined")
-            page = await on.provider.paid_ids(None)
-        assert len(page.ids) == 3
-        assert [endpoint for endpoint, _ in lost] == ["payments"] * 3
+            (page,) = [page async for page in on.provider.payments(None, ())]
+        assert (len(page.rows), len(page.bad)) == (3, 4)
+        assert [row.ext_id for row in page.bad] == [None, "sub-hist@1", "sub-hist@2", None]
+        assert len(page.named) == 4
+        assert ext_id in page.named
+
+    async def test_one_world_has_the_same_payments_in_both_dialects(self, stage: Stager):
+        """Golden: what v1 tells, it tells as v2 does; a failed try, a link and a product's UUID it does not tell."""
+        world = seeding.healthy(30)
+        cause(world, {"payment_failed:insufficient_balance": 2})
+        world.advance(timedelta(days=40))
+        acts.purchase(world, world.customers[0], world.products[0], reference="order-1")
+        acts.purchase(world, None, world.products[1])
+        acts.purchase(world, None, world.products[1], fails=Category.REVERTED)
+        async with stage(world) as on, SandboxServer(world) as beside:
+            other = QBitFlowV2(
+                base_url=beside.url,
+                api_key=world.ids.api_key,
+                account="acme",
+                clock=SystemClock(),
+                sleep=asyncio.sleep,
+            )
+            told = {row.ext_id: row for row in await payments_of(other)}
+            await other.aclose()
+            ours = {row.ext_id: row for row in await payments_of(on.provider)}
+            single = await on.provider.payment(world.ids.payment(0))
+        assert set(ours) == {ext_id for ext_id, row in told.items() if row.kind is not PaymentKind.ATTEMPT}
+        assert len(ours) > 32
+        for ext_id, row in ours.items():
+            left_out = {"product_ext_id": row.product_ext_id, "explorer_url": None, "reference": None}
+            assert row == replace(told[ext_id], **left_out)
+        assert single == replace(ours[world.ids.payment(0)], reference="order-1")
+
+    async def test_what_became_of_an_unpaid_payment_is_its_transactions_status(self, stage: Stager):
+        world = seeding.healthy(1)
+        made = acts.purchase(world, world.customers[0], world.products[0], fails=Category.REVERTED)
+        ext_id = world.ids.payment(made.n)
+        words = {
+            "created": PaymentStatus.CREATED,
+            "waitingConfirmation": PaymentStatus.PENDING,
+            "pending": PaymentStatus.PENDING,
+            "expired": PaymentStatus.EXPIRED,
+            "cancelled": PaymentStatus.CANCELLED,
+            "odd": PaymentStatus.UNKNOWN,
+        }
+        async with stage(world) as on:
+            found = await on.provider.payment(ext_id)
+            assert (found.ext_id, found.status, found.reason) == (ext_id, PaymentStatus.FAILED, "reverted")
+            for word, status in words.items():
+                on.faults.add(faults.raw(json.dumps({"status": word}).encode()), route="status", times=1)
+                found = await on.provider.payment(ext_id)
+                assert (found.status, found.status_raw) == (status, word)
+            on.faults.add(faults.raw(b'{"status":5}'), route="status", times=1)
+            with pytest.raises(ProviderUnavailableError, match="status"):
+                await on.provider.payment(ext_id)
+            for ask in ("sub-hist@1", "bp-1"):
+                with pytest.raises(UnsupportedError, match=ask):
+                    await on.provider.payment(ask)
+
+    @pytest.mark.parametrize("body", [b'{"uuid":"pay@another"}', b'{"uuid":5}', b"null"])
+    async def test_another_payment_than_the_one_asked_for_is_a_fault(self, stage: Stager, body):
+        async with stage(seeding.healthy(1)) as on:
+            acts.purchase(on.world, None, on.world.products[0])
+            on.faults.add(faults.raw(body), route="payment")
+            with pytest.raises(ProviderUnavailableError):
+                await on.provider.payment(on.world.ids.payment(0))
 
     async def test_customers_come_in_pages(self, stage: Stager):
         async with stage(seeding.healthy(130)) as on:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from monitor.domain.model import Fact
+from monitor.domain.model import Fact, Kind
 from monitor.errors import ConfigError
 from monitor.providers.qbitflow_v1 import QBitFlowV1
 from monitor.providers.qbitflow_v2 import QBitFlowV2
 from monitor.sandbox import acts, faults
 from monitor.sandbox.entities import Status
-from monitor.sandbox.seeding import healthy
+from monitor.sandbox.seeding import add_customer, healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
 from monitor.store.discovery import FoundIn, add_discovered, targets
@@ -28,6 +28,8 @@ from monitor.store.schema import (
     discovered,
     events,
     notifications,
+    payment_events,
+    payments,
     quarantine,
     run_pages,
     subscriptions,
@@ -172,6 +174,53 @@ async def test_a_walk_of_payments_that_breaks_is_told_and_what_is_known_is_read(
     assert report.counts["new"] == 120
     assert (await stage.row()).payments_watermark is None
     assert (await stage.row()).baselined_at is None  # who knows whom the rest of the payments names
+
+
+async def test_one_walk_finds_ids_and_keeps_payments(v1_each):
+    """Bills are the history of their subscription; a purchase is told once; what was off before is caught up whole."""
+    world = healthy(120, start=START)
+    stage = await v1_each(world)
+    await stage.run()
+    assert await rows_of(stage, payments, "ext_id") == []
+    stage.change(payments=True, optional_mails=frozenset({Kind.PAYMENT_SUCCEEDED}))
+    pages = stage.faults.requests["combined"]
+    report = await stage.run()
+    assert (report.outcome, report.problems, report.counts["payments"]) == ("complete", [], 120)
+    assert stage.faults.requests["combined"] - pages == pages == 3
+    world.advance(2 * DAY)
+    buyer, owner = (add_customer(world, world.now) for _ in range(2))
+    bought = acts.purchase(world, buyer, world.products[0])
+    acts.subscribe(world, world.products[0], acts.add_wallet(world, "USDC", 10**9), owner)
+    world.advance(HOUR)
+    report = await stage.run()
+    assert stage.faults.requests["combined"] - pages == pages + 1
+    assert (report.counts["found"], report.counts["new"], report.counts["payment_events"]) == (1, 1, 1)
+    kept = await rows_of(stage, payments, "ext_id", "kind", "subscription_ext_id", "tx_hash", "amount_units")
+    bills = {world.ids.bill(bill.n): bill for sub in world.living() for bill in world.bills_of(sub)}
+    assert {row.ext_id for row in kept} == {*bills, world.ids.payment(bought.n)}
+    assert all(row.tx_hash and row.amount_units for row in kept)
+    (event,) = await rows_of(stage, payment_events, "kind")
+    assert event.kind == "payment_succeeded"
+    # a buyer without a subscription is read too: whom to mail
+    assert (await stage.deliver()).sent == len(kept) - 120
+    assert {mail.recipients for mail in stage.mailbox.messages} >= {(buyer.email,), (owner.email,)}
+
+
+async def test_a_switch_of_dialects_tells_no_payment_again_and_loses_nothing_told(v1_each):
+    world = healthy(30, start=START)
+    stage = await v1_each(world)
+    acts.purchase(world, world.customers[0], world.products[0], reference="order-1")
+    stage.change(payments=True)
+    for dialect in ("qbitflow-v2", "qbitflow-v1", "qbitflow-v2", "qbitflow-v1"):
+        speak(stage, dialect)
+        await stage.run()
+        await stage.account.provider.aclose()
+        world.advance(MINUTE)
+    assert await rows_of(stage, payment_events, "kind") == []
+    kept = await rows_of(stage, payments, "ext_id", "reference", "explorer_url")
+    assert len(kept) == 31
+    assert all(row.explorer_url for row in kept)
+    assert [row.reference for row in kept if row.ext_id.startswith("pay@")] == ["order-1"]
 
 
 async def test_imported_lines_that_are_no_ids_are_named_and_cost_nothing_else(v1):

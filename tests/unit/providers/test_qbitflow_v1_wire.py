@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from monitor.domain.model import BadRow
-from monitor.providers.qbitflow_v1_wire import paid_row, subscription_row
+from monitor.providers.qbitflow_v1_payments import paid_row, subscription_named_in
+from monitor.providers.qbitflow_v1_wire import subscription_row
 
 ROW = {"uuid": "sub@11111111-1111-4111-8111-111111111111", "subscriptionStatus": "active"}
 
@@ -32,7 +33,8 @@ def test_a_row_billed_by_usage_is_a_subscription_too():
     ext_id = ROW["uuid"].replace("sub@", "payg@")
     snapshot, _ = subscription_row(json.dumps({**ROW, "uuid": ext_id}).encode())
     assert snapshot.ext_id == ext_id
-    assert paid_row(json.dumps({"subscriptionUUID": ext_id}).encode()) == (ext_id, None)
+    bill = json.dumps({"uuid": "sub-hist@1", "subscriptionUUID": ext_id}).encode()
+    assert (paid_row(bill).subscription_ext_id, subscription_named_in(bill)) == (ext_id, ext_id)
     assert isinstance(subscription_row(json.dumps({**ROW, "uuid": f"x{ext_id}"}).encode()), BadRow)
 
 
