@@ -14,8 +14,9 @@ from monitor.domain.classify import Classified, classify, next_look
 from monitor.domain.diff import Change, quiet_changes, situation_change
 from monitor.domain.episodes import RECOVERED, Turn, turn
 from monitor.domain.intents import BASELINE, Intent, all_clear, due_intents
-from monitor.domain.model import Cause, Episode, Kind, MailRecord, Situation, Snapshot, Told
+from monitor.domain.model import Cause, Kind, Situation, Snapshot, Told
 from monitor.domain.notices import Notice, NoticePolicy, welcome
+from monitor.domain.records import Episode, MailRecord
 from monitor.domain.spending import NO_TURN, SPENDING, SpendingTurn, judge_spending
 from monitor.domain.value import value
 

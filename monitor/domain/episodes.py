@@ -14,7 +14,8 @@ from uuid import UUID, uuid5
 from monitor.domain.calendar import deadline_of as ending_of
 from monitor.domain.calendar import trial_end_of
 from monitor.domain.classify import BALANCE, Classified
-from monitor.domain.model import Episode, Situation, Snapshot, Told
+from monitor.domain.model import Situation, Snapshot, Told
+from monitor.domain.records import Episode
 
 NAMESPACE = UUID("6d2f1a52-8f0b-5c39-9a44-0d6a1f1f7c11")
 

@@ -10,18 +10,8 @@ from monitor.domain.amounts import failure_is_current
 from monitor.domain.campaign import ALL_CLEAR, FIRST, Step, campaign_for
 from monitor.domain.classify import Classified
 from monitor.domain.episodes import ENDED, HEALED, NOT_BILLED, REPLACED, USAGE_LOWERED, notification_id, paid_since
-from monitor.domain.model import (
-    CancelReason,
-    Cause,
-    Episode,
-    Kind,
-    MailRecord,
-    NotificationState,
-    Situation,
-    Snapshot,
-    Told,
-    Urgency,
-)
+from monitor.domain.model import CancelReason, Cause, Kind, NotificationState, Situation, Snapshot, Told, Urgency
+from monitor.domain.records import Episode, MailRecord
 
 BASELINE = "baseline"
 TEST_ROW = "test_row"

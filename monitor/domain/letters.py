@@ -13,7 +13,8 @@ from decimal import Decimal
 from monitor.domain.amounts import Token, agreed_price, amounts_for, failure_is_current
 from monitor.domain.calendar import deadline_of, trial_end_of
 from monitor.domain.letter import Brand, Letter
-from monitor.domain.model import CurrencySeen, Episode, Kind, Situation, Snapshot, Status, Told, Urgency
+from monitor.domain.model import CurrencySeen, Kind, Situation, Snapshot, Status, Told, Urgency
+from monitor.domain.records import Episode
 from monitor.domain.spending import limit_of
 
 TAIL = 6

@@ -16,7 +16,8 @@ from monitor.domain.classify import Classified, classify
 from monitor.domain.diff import Change
 from monitor.domain.episodes import ENDED, NOT_BILLED, PERIOD_OVER, REPLACED, USAGE_LOWERED, episode_id
 from monitor.domain.intents import LIMIT_TOLD, USAGE_STALE, Intent, due_intents
-from monitor.domain.model import Episode, MailRecord, NotificationState, Situation, Snapshot, Status, Told, Track
+from monitor.domain.model import NotificationState, Situation, Snapshot, Status, Told, Track
+from monitor.domain.records import Episode, MailRecord
 from monitor.domain.usage import Usage
 
 SPENDING = frozenset({Situation.SPENDING_LIMIT_NEAR, Situation.SPENDING_LIMIT_REACHED})

@@ -32,7 +32,8 @@ from monitor.domain.intents import (
     USAGE_STALE,
     action_done,
 )
-from monitor.domain.model import Episode, Kind, Situation, Snapshot, Told, Track, Urgency
+from monitor.domain.model import Kind, Situation, Snapshot, Told, Track, Urgency
+from monitor.domain.records import Episode
 from monitor.domain.spending import faced, is_stale, why_over
 
 FRESH_URGENT = timedelta(minutes=5)

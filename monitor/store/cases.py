@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import Episode, Kind, NotificationState, Track, Urgency
+from monitor.domain.model import Kind, NotificationState, Track, Urgency
+from monitor.domain.records import Episode
 from monitor.store.ledger import read_episode
 from monitor.store.notices import all_clears, payments_by_row, tried_again
 from monitor.store.outbox import in_states

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Column, Select, and_, distinct, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import Episode, Situation, Track
+from monitor.domain.model import Situation, Track
+from monitor.domain.records import Episode
 from monitor.store.inserting import insert_into
 from monitor.store.schema import batches, episodes, events, notifications
 

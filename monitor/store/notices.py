@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import distinct, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.intents import SUPERSEDED
+from monitor.domain.intents import NO_ADDRESS, SUPERSEDED
 from monitor.domain.model import Kind, NotificationState
 from monitor.domain.payments import PaymentStatus
+from monitor.store.bulk import one_of
 from monitor.store.ledger import approved_mails
 from monitor.store.outbox import WAITING, restage, stage
 from monitor.store.payments import StoredPayment, read_payment
@@ -53,6 +54,22 @@ async def void_overtaken(conn: AsyncConnection, moved: Iterable[tuple[int, Payme
         )
         count += done.rowcount
     return count
+
+
+async def unaddressed(
+    conn: AsyncConnection, account_id: int, customer_keys: Collection[str], now: datetime
+) -> list[str]:
+    """Notices to these customers that were voided for want of an address and are still worth sending."""
+    n = notifications.c
+    statement = select(n.id).where(
+        n.account_id == account_id,
+        n.episode_id.is_(None),
+        one_of(conn, n.customer_key, customer_keys),
+        n.state == NotificationState.VOIDED,
+        n.reason == NO_ADDRESS,
+        n.not_after > now,
+    )
+    return sorted((await conn.execute(statement)).scalars())
 
 
 async def payments_by_row(conn: AsyncConnection, ids: Collection[int]) -> dict[int, StoredPayment]:

@@ -27,7 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from monitor.domain.intents import REVIVABLE
-from monitor.domain.model import BatchState, Kind, MailRecord, NotificationState
+from monitor.domain.model import BatchState, Kind, NotificationState
+from monitor.domain.records import MailRecord
 from monitor.store.given import ROWS, as_json, given_rows
 from monitor.store.inserting import insert_into
 from monitor.store.schema import attempts, batches, notifications, templates

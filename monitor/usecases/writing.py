@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from monitor.domain.campaign import Campaign, campaign_for
 from monitor.domain.decide import Decision
 from monitor.domain.intents import Intent
-from monitor.domain.model import Episode, NotificationState, Snapshot, Source, Told
+from monitor.domain.model import NotificationState, Snapshot, Source, Told
 from monitor.domain.notices import Notice
+from monitor.domain.records import Episode
 from monitor.domain.value import value
 from monitor.store.ledger import append_events, close_episodes, write_episodes
 from monitor.store.notices import stage_notices

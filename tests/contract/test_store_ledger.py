@@ -10,17 +10,8 @@ from hashlib import sha256
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from monitor.domain.model import (
-    BadRow,
-    Cause,
-    CurrencySeen,
-    Episode,
-    Fact,
-    ProductSeen,
-    RunState,
-    Situation,
-    Window,
-)
+from monitor.domain.model import BadRow, Cause, CurrencySeen, Fact, ProductSeen, RunState, Situation, Window
+from monitor.domain.records import Episode
 from monitor.errors import StoreError
 from monitor.store.catalog import (
     load_currencies,

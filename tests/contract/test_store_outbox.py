@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from monitor.domain.intents import REVIVABLE
-from monitor.domain.model import BatchState, Kind, MailRecord, NotificationState
+from monitor.domain.model import BatchState, Kind, NotificationState
+from monitor.domain.records import MailRecord
 from monitor.errors import StoreError
 from monitor.store.batches import (
     close_gate,

@@ -12,13 +12,13 @@ from monitor.domain.model import (
     CancelReason,
     CustomerSeen,
     Kind,
-    MailRecord,
     NotificationState,
     Snapshot,
     Status,
     Told,
     Track,
 )
+from monitor.domain.records import MailRecord
 from monitor.domain.still_due import Case, Do, still_due
 
 S = NotificationState

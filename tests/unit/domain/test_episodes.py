@@ -19,7 +19,8 @@ from monitor.domain.episodes import (
     paid_since,
     turn,
 )
-from monitor.domain.model import Action, Cause, Episode, Situation, Told, Track
+from monitor.domain.model import Action, Cause, Situation, Told, Track
+from monitor.domain.records import Episode
 from tests.unit.domain.scenes import (
     ACTIVE,
     BORN,

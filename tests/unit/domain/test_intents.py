@@ -9,15 +9,8 @@ from monitor.domain.campaign import FIRST, RECOVERED
 from monitor.domain.classify import classify
 from monitor.domain.episodes import notification_id, turn
 from monitor.domain.intents import REVIVABLE, action_done, all_clear, due_intents
-from monitor.domain.model import (
-    CancelReason,
-    Cause,
-    CustomerSeen,
-    Kind,
-    MailRecord,
-    NotificationState,
-    Urgency,
-)
+from monitor.domain.model import CancelReason, Cause, CustomerSeen, Kind, NotificationState, Urgency
+from monitor.domain.records import MailRecord
 from tests.unit.domain.scenes import (
     ACTIVE,
     ANA,

@@ -14,7 +14,6 @@ from monitor.domain.model import (
     CancelReason,
     Cause,
     CurrencySeen,
-    Episode,
     Kind,
     Situation,
     Snapshot,
@@ -22,6 +21,7 @@ from monitor.domain.model import (
     Told,
     Urgency,
 )
+from monitor.domain.records import Episode
 from monitor.domain.usage import Usage
 
 DUE = datetime(2026, 4, 2, 9, tzinfo=UTC)
