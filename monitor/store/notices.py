@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from monitor.domain.intents import NO_ADDRESS, SUPERSEDED
 from monitor.domain.model import Kind, NotificationState
 from monitor.domain.payments import PaymentStatus
-from monitor.store.bulk import one_of
 from monitor.store.ledger import approved_mails
 from monitor.store.outbox import WAITING, restage, stage
 from monitor.store.payments import StoredPayment, read_payment
@@ -56,20 +55,17 @@ async def void_overtaken(conn: AsyncConnection, moved: Iterable[tuple[int, Payme
     return count
 
 
-async def unaddressed(
-    conn: AsyncConnection, account_id: int, customer_keys: Collection[str], now: datetime
-) -> list[str]:
-    """Notices to these customers that were voided for want of an address and are still worth sending."""
+async def unaddressed(conn: AsyncConnection, account_id: int, now: datetime) -> list[tuple[str, str]]:
+    """(id, customer) of the notices that were voided for want of an address and are still worth sending."""
     n = notifications.c
-    statement = select(n.id).where(
+    statement = select(n.id, n.customer_key).where(
         n.account_id == account_id,
         n.episode_id.is_(None),
-        one_of(conn, n.customer_key, customer_keys),
         n.state == NotificationState.VOIDED,
         n.reason == NO_ADDRESS,
         n.not_after > now,
     )
-    return sorted((await conn.execute(statement)).scalars())
+    return sorted((row.id, row.customer_key) for row in await conn.execute(statement))
 
 
 async def payments_by_row(conn: AsyncConnection, ids: Collection[int]) -> dict[int, StoredPayment]:

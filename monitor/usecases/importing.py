@@ -18,6 +18,7 @@ from monitor.errors import ConfigError, UnmailableAddressError
 from monitor.mail.address import normalise_address
 from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow, ensure_account
+from monitor.store.batches import collecting_batch
 from monitor.store.customers import (
     AT_ONCE,
     change_customer,
@@ -26,6 +27,8 @@ from monitor.store.customers import (
     load_customers,
 )
 from monitor.store.discovery import FoundIn, add_discovered
+from monitor.store.notices import unaddressed
+from monitor.store.outbox import restage
 from monitor.usecases.context import Account, Tools, travelled_now
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -100,6 +103,7 @@ async def import_contacts(
         for start in range(0, len(ids), AT_ONCE):
             some = {ext_id: contacts[ext_id] for ext_id in ids[start : start + AT_ONCE]}
             await _write(conn, row, some, done, now, replace_addresses=replace_addresses)
+        await _revive_notices(conn, row, {ext_id for ext_id, values in contacts.items() if values.get("email")}, now)
         done.without_address = await count_without_address(conn, row.id)
     return done
 
@@ -129,6 +133,17 @@ async def _write(
             done.changed += 1
         elif not other:
             done.unchanged += 1
+
+
+async def _revive_notices(conn: AsyncConnection, row: AccountRow, addressed: set[str], now: datetime) -> None:
+    """What waited for an address goes on: no subscription is judged again that would bring it back."""
+    ids = [
+        notification_id for notification_id, customer in await unaddressed(conn, row.id, now) if customer in addressed
+    ]
+    if ids:
+        batch_id = await collecting_batch(conn, row.id, "live", now)
+        for notification_id in ids:
+            await restage(conn, notification_id, batch_id=batch_id, next_try_at=now)
 
 
 def _whole(values: dict[str, object]) -> dict[str, object]:

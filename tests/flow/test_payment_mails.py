@@ -29,6 +29,7 @@ from monitor.store.views import Filter
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.explain import Reader
 from monitor.usecases.explain_payments import explain_all
+from monitor.usecases.importing import import_contacts
 from monitor.usecases.inbox import Addressee, Inbox
 from monitor.usecases.operate import Operator
 from monitor.usecases.paid import list_paid
@@ -642,6 +643,22 @@ async def test_a_payment_without_a_known_address_is_silent_with_its_rule(till):
     await stage.run()
     stage.world.advance(2 * HOUR)
     await deliver(stage)
+    assert await mails(stage) == [("one_off_failed", "voided", "no_address")]
+    for line, sent in (("u-8,x@customer.example", 0), ("u-9,ida@customer.example", 1)):
+        await import_contacts(stage.tools, stage.account, ["customer,address", line])
+        stage.world.advance(3 * MINUTE)
+        assert (await deliver(stage)).sent == sent
+    assert stage.mailbox.messages[0].recipients == ("ida@customer.example",)
+
+
+async def test_an_address_that_comes_too_late_brings_no_mail_back(till):
+    stage = await till()
+    stage.server.platform.till.pay(9, status="FAILED")
+    await stage.run()
+    stage.world.advance(2 * HOUR)
+    await deliver(stage)
+    stage.world.advance(47 * HOUR)
+    await import_contacts(stage.tools, stage.account, ["customer,address", "u-9,ida@customer.example"])
     assert await mails(stage) == [("one_off_failed", "voided", "no_address")]
 
 
