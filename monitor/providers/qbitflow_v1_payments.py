@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 from msgspec import Raw
@@ -19,7 +20,7 @@ from monitor.providers.base import UnsupportedError
 from monitor.providers.qbitflow_payments import MAX_HASH_CHARACTERS, PAID, currency_of, known, needed, page_of, short
 from monitor.providers.qbitflow_v1_wire import SUBSCRIPTION_ID
 from monitor.providers.reading import Reader, bare, segment
-from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd_number
+from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd, usd_number
 
 PAGE_ROWS = 50
 """v1 states no maximum; this is v2's for the same list, and the contract says to stay at or below (3.7)."""
@@ -40,7 +41,7 @@ class _PaidWire(msgspec.Struct, rename="camel", gc=False):
     uuid: Id | None = None
     created_at: datetime | None = None
     amount: Raw = Raw(b"")
-    amount_min_units: str | None = None
+    amount_min_units: Raw = Raw(b"")
     currency_id: int | float | None = None
     product_id: int | float | None = None
     transaction_hash: str | None = None
@@ -63,6 +64,7 @@ class _StatusWire(msgspec.Struct, rename="camel", gc=False):
 _PAID_ROW = msgspec.json.Decoder(_PaidWire)
 _NAMES = msgspec.json.Decoder(_NamesWire)
 _STATUS = msgspec.json.Decoder(_StatusWire)
+_TEXT = msgspec.json.Decoder(str)
 
 
 class PaymentReader(Reader):
@@ -143,8 +145,8 @@ def paid_row(raw: bytes) -> PaymentSeen | BadRow:
             customer_ext_id=known(wire.customer_uuid),
             subscription_ext_id=subscription,
             product_ext_id=str(product) if product else None,
-            amount_usd=usd_number(bytes(wire.amount), "amount"),
-            amount_units=units(wire.amount_min_units, "amountMinUnits"),
+            amount_usd=_usd(bytes(wire.amount)),
+            amount_units=_units(bytes(wire.amount_min_units)),
             currency=currency_of(wire.currency_id),
             tx_hash=short(wire.transaction_hash, "transactionHash", MAX_HASH_CHARACTERS),
             reference=wire.reference or None,
@@ -152,6 +154,19 @@ def paid_row(raw: bytes) -> PaymentSeen | BadRow:
         )
     except (*UNREADABLE, RowError) as error:
         return bad_row(raw, error, ext_id)
+
+
+def _usd(token: bytes) -> Decimal | None:
+    """As a number, which the contract says, or as a text, which it says of others."""
+    return usd(_TEXT.decode(token), "amount") if token.startswith(b'"') else usd_number(token, "amount")
+
+
+def _units(token: bytes) -> int | None:
+    """As a text, which the contract says, or as a number, whose digits are taken as they stand."""
+    if token in (b"", b"null"):
+        return None
+    text = _TEXT.decode(token) if token.startswith(b'"') else token.decode()
+    return units(text, "amountMinUnits")
 
 
 def subscription_named_in(raw: bytes) -> str | None:

@@ -280,6 +280,17 @@ class TestQBitFlowV1(ProviderContract):
             with pytest.raises(ProviderUnavailableError):
                 await on.provider.payment(on.world.ids.payment(0))
 
+    async def test_lists_that_are_null_or_absent_are_empty(self, stage: Stager):
+        async with stage(seeding.healthy(3)) as on:
+            assert isinstance(on.provider, KnownReader)
+            for act in (faults.items(None), faults.items([]), faults.without_items):
+                for route in ("combined", "customers"):
+                    on.faults.add(act, route=route)
+                assert await payments_of(on.provider) == []
+                page = await on.provider.customers(None)
+                assert (page.rows, page.size) == ((), 0)
+                on.faults.clear()
+
     async def test_customers_come_in_pages(self, stage: Stager):
         async with stage(seeding.healthy(130)) as on:
             assert isinstance(on.provider, KnownReader)
