@@ -4,14 +4,17 @@ import asyncio
 import dataclasses
 import gc
 import hmac
+import re
 import stat
+import tomllib
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from monitor.clock import SystemClock
-from monitor.config import PaymentFields, Settings
+from monitor.config import PaymentFields, Settings, load_settings
 from monitor.config.tables import DatabaseSettings
 from monitor.domain.model import Kind, Mode
 from monitor.errors import ConfigError
@@ -20,6 +23,7 @@ from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import Refusal, Told
 from monitor.wiring import Schema, address_mac, build_account, hook_dialect, loaded_secrets, prepare_state_dir, wired
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"
 
 
@@ -176,3 +180,30 @@ async def test_a_process_looks_for_garbage_cycles_seldom_while_it_works_and_as_b
     async with wired(chosen, schema=Schema.UNTOUCHED):
         assert gc.get_threshold()[0] > 50 * before[0]
     assert gc.get_threshold() == before
+
+
+def shown_in_the_guide() -> dict[str, str]:
+    """Each account of docs/providers.md, by its provider."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "providers.md").read_text(), flags=re.DOTALL)
+    whole = [block for block in blocks if "provider = " in block]
+    return {tomllib.loads(block)["accounts"].popitem()[1]["provider"]: block for block in whole}
+
+
+def test_the_guide_shows_an_account_of_each_provider():
+    assert sorted(shown_in_the_guide()) == ["billing-platform", "qbitflow-v1", "qbitflow-v2"]
+
+
+@pytest.mark.parametrize("provider", shown_in_the_guide())
+async def test_an_account_as_the_guide_shows_it_is_built(tmp_path, provider):
+    secret = tmp_path / "secret"
+    secret.write_text("sk_1_live_0123456789abcdef\n")
+    secret.chmod(0o600)
+    block = re.sub(r"/run/credentials/[\w-]+", str(secret), shown_in_the_guide()[provider])
+    file = tmp_path / "monitor.toml"
+    file.write_text(f'state_dir = "{tmp_path}"\n[smtp]\nhost = "127.0.0.1"\nport = 1025\nsecurity = "none"\n{block}')
+    file.chmod(0o600)
+    async with wired(load_settings(file, {"PATH": ""})) as wiring:
+        (name,) = wiring.settings.accounts
+        built = wiring.account(name)
+        assert (built.provider_name, built.provider.name) == (provider, provider)
+        assert built.mode is Mode.LIVE
