@@ -79,14 +79,15 @@ async def payments_by_row(conn: AsyncConnection, ids: Collection[int]) -> dict[i
 async def tried_again(conn: AsyncConnection, account_id: int, those: Collection[StoredPayment]) -> set[int]:
     """Row ids of those whose customer has tried again: a later payment of the same order has succeeded or is open.
 
-    A failed try is made good by the payment that it was a try at. Two people may have orders of one number.
+    A failed try is made good by the payment that it was a try at, once that is paid or waits for the chain: that it is
+    open says nothing. Two people may have orders of one number.
     """
     orders = {one.seen.reference for one in those if one.seen.reference}
     tried = {one.seen.of_ext_id for one in those if one.seen.of_ext_id}
     p = payments.c
     wanted = [p.account_id == account_id, p.status.in_(_ANOTHER_TRY)]
     columns = (p.id, p.ext_id, p.reference, p.customer_ext_id, p.created_at)
-    made_good = select(*columns).where(*wanted, p.ext_id.in_(list(tried)))
+    made_good = select(*columns).where(*wanted, p.ext_id.in_(list(tried)), p.status != PaymentStatus.CREATED)
     again = select(*columns).where(*wanted, p.reference.in_(list(orders)))
     paid = {row.ext_id for row in await conn.execute(made_good)} if tried else set()
     others = list(await conn.execute(again)) if orders else []

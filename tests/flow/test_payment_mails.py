@@ -297,6 +297,65 @@ async def test_who_has_paid_since_is_not_told_that_a_try_failed(shop, known_by):
     assert stage.mailbox.messages == []
 
 
+class Plain:
+    """A provider that cannot be asked for one customer's payments."""
+
+    def __init__(self, provider) -> None:
+        self._provider = provider
+
+    def __getattr__(self, name: str):
+        if name == "payments_of":
+            raise AttributeError(name)
+        return getattr(self._provider, name)
+
+
+async def test_where_a_customers_payments_cannot_be_asked_for_the_payment_itself_is(till):
+    stage = await till()
+    shown, world = stage.server.platform.till, stage.world
+    stage.change(provider=Plain(stage.account.provider))
+    paid, gone, same = (shown.pay(user, status="FAILED") for user in range(3))
+    await stage.run()
+    await age(stage, 10 * MINUTE)
+    shown.move(paid, "SUCCEEDED")
+    shown.remove(gone)
+    world.advance(2 * HOUR)
+    assert (await deliver(stage)).snoozed == {"stale": 1}  # a 404 proves nothing: that mail waits
+    assert sorted(await mails(stage), key=str) == [
+        ("one_off_failed", "ready", "stale"),
+        ("one_off_failed", "sent", None),
+        ("one_off_failed", "voided", "superseded"),
+    ]
+    assert stage.mailbox.messages[0].recipients == (f"u-{same.user}@customer.example",)
+
+
+@pytest.mark.parametrize(("then", "answer"), [("open", ("sent", None)), ("paid", ("voided", "tried_again"))])
+async def test_of_a_try_the_payment_that_was_tried_is_asked_for_and_an_open_checkout_is_no_payment(shop, then, answer):
+    stage = await shop()
+    world = stage.world
+    stage.change(provider=Plain(stage.account.provider))
+    made = acts.purchase(world, world.customers[0], world.products[0], fails=Category.REVERTED)
+    await stage.run()
+    await age(stage, 10 * MINUTE)
+    if then == "paid":
+        acts.settle(world, made)
+    world.advance(2 * HOUR)
+    await deliver(stage)
+    assert (await mails(stage))[0] == ("one_off_failed", *answer)
+
+
+async def test_a_try_whose_checkout_is_forgotten_is_told_all_the_same(shop):
+    stage = await shop()
+    world = stage.world
+    stage.change(provider=Plain(stage.account.provider))
+    acts.purchase(world, world.customers[0], world.products[0], fails=Category.REVERTED)
+    await stage.run()
+    await age(stage, 10 * MINUTE)
+    stage.faults.add(faults.error(404, "not_found"), route="checkout")
+    world.advance(2 * HOUR)
+    await deliver(stage)
+    assert await mails(stage) == [("one_off_failed", "sent", None)]
+
+
 async def test_a_later_payment_of_the_same_order_ends_the_mail_and_one_of_another_does_not(till):
     stage = await till()
     shown = stage.server.platform.till
@@ -585,6 +644,20 @@ async def test_an_hour_of_failing_payments_is_held_by_the_guard_and_goes_when_so
     assert (await stage.run()).outcome == "complete"  # what was approved does not hold the next ones
 
 
+async def test_an_approved_notice_lets_no_mass_change_of_subscriptions_through(shop):
+    stage = await shop(12, guard=GuardLimits(small=2))
+    world = stage.world
+    for customer in world.customers[:3]:
+        acts.purchase(world, customer, world.products[0], fails=Category.REVERTED)
+    report = await stage.run()
+    assert report.outcome == "held"
+    assert (await Operator(stage.tools, "ann", stage.state_dir).approve(report.batch_id)).ok
+    world.advance(MINUTE)
+    cause(world, {"paused": 3})
+    report = await stage.run()
+    assert [reason.split(" became ")[1][:6] for reason in report.held] == ["paused"]
+
+
 async def test_a_dry_run_plans_the_same_mails_and_writes_nothing(shop, tmp_path):
     stage = await shop(optional_mails=RECEIPTS)
     world = stage.world
@@ -692,6 +765,15 @@ async def test_a_payment_is_explained_by_its_id_its_order_its_mail_and_its_custo
             == 'Sent "one-off payment failed" to u***@customer.example, the server answered 250 2.0.0'
         )
         assert story.facts["reference"] == "order-7"
+    async with stage.db.write() as conn:
+        await conn.execute(
+            update(payments).where(payments.c.reference == "order-8").values(test=True, status="unknown")
+        )
+    (odd,) = (await explain_all(reader, "order-8")).stories
+    assert (odd.facts["test"], odd.facts["status"]) == ("a test payment", '"SUCCEEDED"')
+    assert odd.summary.startswith("Payment in a state that this version does not know since")
+    async with stage.db.write() as conn:
+        await conn.execute(update(payments).where(payments.c.reference == "order-8").values(status="succeeded"))
     by_address = await explain_all(reader, "U-0@customer.example", account="acme")
     assert [story.situation for story in by_address.stories] == ["succeeded", "failed"]
     (then,) = (await explain_all(reader, "order-7", known_at=waits)).stories

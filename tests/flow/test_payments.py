@@ -402,6 +402,18 @@ async def test_a_history_of_one_instant_is_read_whole_before_a_slice_ends(lite, 
     assert len(await rows_of(stage)) == 123
 
 
+async def test_a_stop_ends_a_slice_of_the_history_and_the_next_run_goes_on(lite):
+    stage = await lite(seeding.healthy(130))
+    stage.change(payments=True)
+    stage.world.advance(timedelta(minutes=1))
+    stopping = []
+    told = lambda what, *_: stopping.append(what) if what == "payment history" else None  # noqa: E731
+    stage.tools = replace(stage.tools, stopping=lambda: bool(stopping), progress=told)
+    assert (await stage.run()).counts["payment_history"] == 50
+    stage.tools = replace(stage.tools, stopping=lambda: False)
+    assert (await stage.run()).counts["payment_history"] >= 80
+
+
 async def test_a_dry_run_reads_no_history(lite, tmp_path):
     from monitor.usecases.plan import dry_run
 
