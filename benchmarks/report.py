@@ -152,9 +152,10 @@ def _delivery(found: Found, mails: int) -> str:
             peak, cpu = found.of("peak_mb", database, way), _cpu_ms(found, database, way)
             text += f"| {label} | {database} | {rate:,.0f} | {rate / raw:.0%} | {ratio} | {cpu} | {peak:.0f} |\n"
     return text + (
-        "\nEach of our two commits a mail serves all four connections. Processor time is the sender's alone, without "
-        "the database's. The raw way renders nothing and records nothing: making a mail alone takes ours several times "
-        "its time.\n"
+        "\nEach of our commits serves a group: the outcomes of eight connections and the marks of their next mails. "
+        "Processor time is the sender's alone, without the database's. What ours spends it on, by samples of a run on "
+        "PostgreSQL: making the mail (facts, words, layout, MIME) 60 percent, marks and outcomes 15, asking whether it "
+        "is still due and claiming it 12, SMTP 5, the event loop the rest. Raw pipelining does none of it but SMTP.\n"
     )
 
 

@@ -8,10 +8,10 @@ every message back with it.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from monitor.domain.letter import Letter
@@ -28,6 +28,9 @@ _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")
 _DATE = re.compile(r"[A-Za-z]{3}, \d{2} [A-Za-z]{3} \d{4} \d{2}:\d{2}:\d{2} [+-]\d{4}")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
 _WORD_BYTES = 42  # 56 characters of base64 and 12 of frame: below 76, the longest encoded-word (RFC 2047, 2)
+_WIDTH = 75
+_UNSAFE = re.compile(rb"[^\t -~]+")
+_ESCAPES = tuple(b"=%02X" % octet for octet in range(256))
 _FEEDBACK_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -88,8 +91,35 @@ def _parts(boundary: str, rendered: Rendered) -> bytes:
 
 
 def _quoted_printable(text: str) -> bytes:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
-    return binascii.b2a_qp(lines.encode("utf-8", "replace"), istext=True)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return b"\r\n".join(map(_quoted_line, lines))
+
+
+@lru_cache(maxsize=512)  # most lines of a mail are the layout's: the same in the next mail
+def _quoted_line(line: str) -> bytes:
+    """One line in lines of at most 76 octets (RFC 2045, 6.7), none of which ends in white space."""
+    quoted = line.encode("utf-8", "replace").replace(b"=", b"=3D")
+    if not (line.isascii() and line.isprintable()):  # asked first: looking through every octet takes longer
+        quoted = _UNSAFE.sub(_hex, quoted)
+    if quoted == b".":  # alone on its line it would have to be doubled, and undoubled, by every server on the way
+        return b"=2E"
+    if quoted.endswith((b" ", b"\t")):
+        quoted = quoted[:-1] + _ESCAPES[quoted[-1]]
+    pieces = []
+    start, end = 0, len(quoted)
+    while end - start > _WIDTH:
+        stop = start + _WIDTH
+        escape = quoted.find(b"=", stop - 2, stop)  # it must not be broken
+        if escape >= 0:
+            stop = escape
+        pieces.append(quoted[start:stop])
+        start = stop
+    pieces.append(quoted[start:])
+    return b"=\r\n".join(pieces)
+
+
+def _hex(match: re.Match[bytes]) -> bytes:
+    return b"".join([_ESCAPES[octet] for octet in match[0]])
 
 
 def _thread(letter: Letter) -> list[tuple[str, str]]:

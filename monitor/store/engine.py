@@ -11,18 +11,23 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, event, literal_column, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import URL, ColumnElement, Dialect, event, literal_column, make_url, text
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from monitor.errors import ConfigError, StoreError
 from monitor.store.types import Instant
 
 BUSY_TIMEOUT_MS = 30_000
+RESTED_S = 2.0
+"""A PostgreSQL connection that lay unused for longer is asked whether it still lives."""
+_RESTS = "rests_since"
 _NETWORK_DISKS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs"),
@@ -43,9 +48,9 @@ class Database:
 
     def _engine(self, *, pooled: bool) -> AsyncEngine:
         if not self.is_sqlite:
-            pool = {"pool_size": 8, "max_overflow": 8, "pool_pre_ping": True} if pooled else {"poolclass": NullPool}
+            pool = {"pool_size": 8, "max_overflow": 8} if pooled else {"poolclass": NullPool}
             try:
-                return create_async_engine(
+                engine = create_async_engine(
                     self.url,
                     hide_parameters=True,  # they hold names and addresses, and errors end up in logs
                     connect_args={"prepare_threshold": None},
@@ -56,6 +61,9 @@ class Database:
                     f"database.url: PostgreSQL needs the module {error.name}, which is not installed: "
                     "install subscription-monitor[postgres]"
                 ) from None
+            event.listen(engine.sync_engine, "checkin", _note_rest)
+            event.listen(engine.sync_engine, "checkout", partial(_wake, engine.sync_engine.dialect))
+            return engine
         engine = create_async_engine(self.url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -150,6 +158,24 @@ def _async_url(url: str) -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigError(f"database.url: {backend} is not supported; use sqlite:///file.db or postgresql://user@host/db")
+
+
+def _note_rest(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_RESTS] = monotonic()
+
+
+def _wake(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection that has rested for a while whether it still lives: a server may have been started anew.
+
+    As SQLAlchemy's `pool_pre_ping` does before every transaction, which costs a short one a third of its time.
+    """
+    rests_since = record.info.get(_RESTS)
+    if rests_since is None or monotonic() - rests_since < RESTED_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:

@@ -34,8 +34,8 @@ from monitor.usecases.marks import ClaimedMail, Posted
 from monitor.usecases.post import PostOffice
 
 S = NotificationState
-CLAIM_AT_ONCE = 50
-CONNECTIONS = 4
+CLAIM_AT_ONCE = 100
+CONNECTIONS = 8
 LEASE = timedelta(minutes=15)
 SENDER_PAUSE = timedelta(minutes=15)
 _API_DOWN_WAIT = timedelta(minutes=5)

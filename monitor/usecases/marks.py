@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress as ignoring
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -89,6 +88,8 @@ class Marker:
         self._asked: list[tuple[ClaimedMail, asyncio.Future[int | None]]] = []
         self._settled: list[Settlement] = []
         self._wake = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
+        self._committing = False
         self._closing = False
         self.outstanding: set[str] = set()
         """Ids of the mails that were handed in and are not settled for good yet."""
@@ -99,13 +100,13 @@ class Marker:
             raise self._broken
         asked: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._asked.append((mail, asked))
-        self._wake.set()
+        self._rouse()
         return await asked
 
     def settle(self, settlement: Settlement) -> None:
         """Have this outcome committed with the next group."""
         self._settled.append(settlement)
-        self._wake.set()
+        self._rouse()
 
     def close(self) -> None:
         """Let `work` end once everything handed in is committed."""
@@ -115,13 +116,18 @@ class Marker:
     async def work(self) -> None:
         """Commit until closed. A database error reaches whoever waits for a mark, and ends the work."""
         while not (self._closing and not self._asked and not self._settled):
+            if self._asked or self._settled:
+                self._rouse()
             await self._wake.wait()
-            await self._gather()
             self._wake.clear()
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
             asked, self._asked = self._asked, []
             settled, self._settled = self._settled, []
             if not asked and not settled:
                 continue
+            self._committing = True
             try:
                 copies = await self._commit([mail for mail, _ in asked], settled)
             except BaseException as error:
@@ -131,19 +137,21 @@ class Marker:
                         future.set_exception(error)
                         future.exception()  # retrieved here too: its waiter may be gone by now
                 raise
+            self._committing = False
             self._posted.settled.extend(settled)
             self.outstanding.difference_update(one.mail.id for one in settled)
             for mail, future in asked:
                 if not future.done():
                     future.set_result(copies.get(mail.id))
 
-    async def _gather(self) -> None:
-        """Until everybody who may still ask has asked, or for a few milliseconds."""
-        with ignoring(TimeoutError):
-            async with asyncio.timeout(GATHER_S):
-                while len(self._asked) < self._at_work() and not self._closing:
-                    self._wake.clear()
-                    await self._wake.wait()
+    def _rouse(self) -> None:
+        """Begin a group when everybody who may still ask has asked, or a few milliseconds after the first one did."""
+        if self._committing:
+            return  # what comes meanwhile is looked at when that is done
+        if self._closing or len(self._asked) >= self._at_work():
+            self._wake.set()
+        elif self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
 
     async def _commit(self, asked: list[ClaimedMail], settled: list[Settlement]) -> dict[str, int]:
         tools = self._tools

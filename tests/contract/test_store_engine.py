@@ -72,6 +72,28 @@ async def test_an_error_never_shows_whom_a_statement_was_about(store):
     assert address not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(("rested_s", "survives"), [(0.0, True), (60.0, False)])
+async def test_a_connection_is_asked_whether_it_lives_only_after_a_rest(postgres_url, monkeypatch, rested_s, survives):
+    """A server that was started anew is not noticed; each of many short transactions is not preceded by a question."""
+    monkeypatch.setattr(engines, "RESTED_S", rested_s)
+    db, other = Database(postgres_url), Database(postgres_url)
+    async with db.read() as conn:
+        backend = (await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    async with other.write() as conn:
+        await conn.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
+    if survives:
+        async with db.read() as conn:
+            assert (await conn.execute(text("SELECT pg_backend_pid()"))).scalar_one() != backend
+    else:
+        with pytest.raises(StoreError):
+            async with db.read() as conn:
+                await conn.execute(text("SELECT 1"))
+    async with db.read() as conn:
+        await conn.execute(text("SELECT 1"))
+    await other.aclose()
+    await db.aclose()
+
+
 async def test_a_database_that_is_closed_can_be_closed_again(store):
     await store.aclose()
     await store.aclose()

@@ -8,6 +8,7 @@ import pytest
 
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
+from monitor.usecases.dispatch import CONNECTIONS
 from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.sink import Act
 
@@ -35,7 +36,6 @@ AROUND_BODIES = (
     "after_in_data",
     "after_reply",
 )
-CONNECTIONS = 4
 MOST = 40
 
 

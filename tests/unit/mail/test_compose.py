@@ -1,5 +1,6 @@
 """Messages: parsed back by the standard library, whatever a customer, a merchant or an API put into them (faults 41)."""
 
+import binascii
 import email
 import email.policy
 import re
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.domain.model import Kind
 from monitor.errors import ConfigError, MailError, UnmailableAddressError
-from monitor.mail.compose import LONGEST_LINE, compose
+from monitor.mail.compose import LONGEST_LINE, _quoted_printable, compose
 from monitor.mail.render import Renderer
 from monitor.mail.samples import all_samples, sample
 from tests.scale import sized
@@ -221,3 +222,22 @@ def visible(text: str) -> bool:
     from monitor.mail.clean import one_line
 
     return bool(one_line(text, 60))
+
+
+@given(st.text(st.sampled_from("ab =.\t\né日\x00😀") | st.characters(), max_size=400))
+@settings(max_examples=sized(20_000, 300))
+def test_every_text_is_quoted_in_short_lines_and_read_back_to_the_letter(text):
+    text = text.replace("\r", "")
+    quoted = _quoted_printable(text)
+    assert binascii.a2b_qp(quoted) == text.replace("\n", "\r\n").encode("utf-8", "replace")
+    assert quoted.isascii()
+    for line in quoted.split(b"\r\n"):
+        assert len(line) <= 76
+        assert line != b"."
+        assert not line.endswith((b" ", b"\t"))
+
+
+def test_lines_are_as_long_as_they_may_be_and_no_escape_is_broken():
+    assert _quoted_printable("x" * 76) == b"x" * 75 + b"=\r\nx"
+    assert _quoted_printable("x" * 73 + "==") == b"x" * 73 + b"=\r\n=3D=3D"
+    assert _quoted_printable("x" * 72 + "==") == b"x" * 72 + b"=3D=\r\n=3D"
