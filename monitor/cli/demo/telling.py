@@ -47,7 +47,7 @@ def tell_scene(out: Console, played: Played) -> None:
     if report is None:
         return
     facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", width=9)
+    facts.add_column(style="dim", width=10)
     facts.add_column(overflow="fold")
     only_payments = bool(report.counts.get("payments")) and not report.counts["rows"]
     facts.add_row("  Pulled", payment_words(report) if only_payments else pulled_words(report))
