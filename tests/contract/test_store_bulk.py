@@ -52,6 +52,13 @@ async def test_a_null_in_a_column_that_has_a_default_is_refused_and_not_filled_i
             await insert_new(conn, customers, account, ("account_id", "ext_id", "deleted"), [(account, "c", None)])
 
 
+async def test_a_column_of_several_types_is_written_value_by_value(store, account):
+    async with store.write() as conn:
+        mixed = [(account, "c0", Status.ACTIVE), (account, "c1", "plain"), (account, "c2", None)]
+        await insert_new(conn, customers, account, NAMES, mixed)
+        assert [row.email for row in await of_customers(conn, "email")] == ["active", "plain", None]
+
+
 @pytest.mark.parametrize("many", [1, 5, 300, 1_001])
 async def test_any_number_of_rows_has_an_id_each(store, account, many):
     async with store.write() as conn:

@@ -96,7 +96,8 @@ def test_usage_of_a_file_is_told_and_the_next_pass_mails_whoever_is_near_a_limit
     assert "... and 1 more lines" in told.stderr
     plan = shop.told("run", "--dry-run", "--now", (START + timedelta(minutes=10)).isoformat())
     assert "Spending limit near" in plan.stdout, plan.stdout
-    assert "at least 80 percent of their own limit is used" in " ".join(plan.stdout.split())
+    assert "at least 80 percent of" in plan.stdout  # the column breaks the sentence where its width wants
+    assert "their own limit is used" in plan.stdout
     file.write_text(
         f"subscription,used,limit,period_end,as_of\n{second},5,500,2026-04-21T00:00:00Z,2026-04-01T07:00:00Z\n"
     )

@@ -142,7 +142,7 @@ def test_every_sentence_comes_from_the_catalog(pseudo, letter):
         while (shorter := re.sub(r"⟦[^⟦⟧]*⟧", "", rest)) != rest:
             rest = shorter
         for fact in (letter.brand.name, letter.brand.postal_address, letter.brand.phrase, letter.product, letter.reference or "-",
-                     letter.last_bill_tx or "-", letter.manage_link or "-", letter.product_link or "-",
+                     letter.last_bill_tx or "-", letter.payment_link or "-", letter.manage_link or "-", letter.product_link or "-",
                      letter.unsubscribe_url or "-", letter.reply_to, letter.brand.url or "-", "USDC", "USD", "5F0C1-A5277"):  # fmt: skip
             rest = rest.replace(fact, "")
         words = set(re.findall(r"[^\W\d_]{2,}", rest))
