@@ -398,7 +398,9 @@ async def test_a_payment_that_fails_again_after_all_is_mailed(till):
     for number, status in enumerate(("FAILED", "PROVIDER_PENDING", "FAILED")):
         stage.world.advance(MINUTE)
         shown.move(payment, status)
-        await hook(stage, payment, number)
+        await hook(stage, payment, number, kind="payment.failed")  # a hint of any kind has it read again
+        waits = ("staged", None) if status == "FAILED" else ("voided", "superseded")
+        assert await mails(stage) == [("one_off_failed", *waits)]
     stage.world.advance(2 * HOUR)
     await deliver(stage)
     assert await mails(stage) == [("one_off_failed", "sent", None)]
