@@ -21,6 +21,7 @@ import httpx
 from monitor.clock import Clock, SystemClock
 from monitor.sandbox import v1_shapes, v2_shapes
 from monitor.sandbox.entities import Endpoint, Happening, Topic
+from monitor.sandbox.v2_payments import Payments
 from monitor.sandbox.world import World
 
 DISABLED_AFTER = timedelta(days=3)
@@ -74,6 +75,8 @@ class HookSender:
         self._clock = clock or SystemClock()
         self._dice = random.Random(self._manner.seed)  # noqa: S311  # a simulation that repeats
         self._next = world.happenings[-1].n + 1 if world.happenings else 0
+        self._payments = Payments(world, v2_shapes.Shapes(world))
+        self._ended = set(self._payments.ended())
         self._waiting: list[Delivery] = []
         self._client = httpx.AsyncClient(timeout=30)
 
@@ -89,7 +92,7 @@ class HookSender:
         """
         if self.endpoint.disabled_at is not None:
             return Counter()
-        due = [*self._waiting, *(one for line in self._lines() for one in self._deliveries(line))]
+        due = [*self._waiting, *(one for line in self._lines() for one in self._deliveries(line)), *self._paid()]
         self._waiting = []
         if not all_of_it:
             late = [one for one in due if self._dice.random() < self._manner.late]
@@ -132,6 +135,13 @@ class HookSender:
             return [_delivery(event["type"], event["id"], event)]
         value = self._v1_value(line)
         return [] if value is None else [_delivery("v1", self._world.id_of(line.subscription), value)]
+
+    def _paid(self) -> list[Delivery]:
+        """One-off payments that ended since the last call; v1's own shape of them is not served."""
+        fresh = [one for one in self._payments.ended() if one not in self._ended]
+        self._ended.update(fresh)
+        events = [self._payments.event(n, completed=completed) for n, completed in fresh]
+        return [_delivery(event["type"], event["id"], event) for event in events] if self._version == "v2" else []
 
     def _v1_value(self, line: Happening) -> dict[str, Any] | None:
         """A transaction, or a subscription's delivery in either shape, by turns (contract v1, 7.1 and 7.2)."""

@@ -67,6 +67,38 @@ class Payments:
             shape["lastAttempt"] = {"status": "failed", "code": str(purchase.category), "at": failed_at}
         return shape
 
+    def ended(self) -> list[tuple[int, bool]]:
+        """One-off payments that were completed (True) or whose checkout expired (False), by number."""
+        made = [(one.n, one.paid_at is not None) for one in self._world.purchases if one.paid_at or one.expired_at]
+        return sorted(made)
+
+    def event(self, n: int, *, completed: bool) -> Json:
+        """The envelope that tells how a one-off payment ended (contract v2, 5.2). The sandbox's log has none of them."""
+        purchase = self._world.purchases[n]
+        at = purchase.paid_at if completed else purchase.expired_at
+        session: Json = {
+            "uuid": self._world.ids.payment(n),
+            "reference": purchase.reference,
+            "productUuid": self._world.ids.product(purchase.product.n),
+            "productName": purchase.product.name,
+            "price": number(purchase.product.price_usd),
+            "organizationName": "Acme",
+            "txType": "payment",
+            "availableCurrencyIds": [purchase.currency.id],
+            "createdAt": instant(purchase.created_at),
+            "test": self._world.test,
+        }
+        data = self.payment(purchase) if completed else session
+        data.pop("source", None)  # the combined list alone says it
+        return {
+            "id": self._world.ids.event(10**9 + 2 * n + completed),
+            "type": "payment.completed" if completed else "checkout.expired",
+            "version": "v2",
+            "createdAt": instant(at or self._world.now),
+            "test": self._world.test,
+            "data": {key: value for key, value in data.items() if value is not None},
+        }
+
     def failures(self) -> list[Json]:
         """Failed tries at one-off payments, newest first, as rows of the failures list."""
         failed = [one for one in self._world.purchases if one.failed_at is not None]

@@ -14,15 +14,15 @@ from monitor.domain.model import Mode, Source
 from monitor.errors import MonitorError, StoreError
 from monitor.metrics import Meter
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
+from monitor.sandbox import acts, v2_shapes
 from monitor.sandbox import faults as fault
-from monitor.sandbox import v2_shapes
 from monitor.sandbox.acts import BILLS_APPROVED, remove, top_up
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.sender import PUNCTUAL, HookSender, Manner
 from monitor.sandbox.transitions import cause
 from monitor.schedule.readers import HookReaders
 from monitor.store.asks import take_asks
-from monitor.store.schema import batches, events, facts, notifications, subscriptions
+from monitor.store.schema import batches, events, facts, notifications, payments, subscriptions
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.inbox import Addressee, Inbox
 from monitor.usecases.reread import LEASE, MOST_TRIES, reread_account
@@ -157,6 +157,35 @@ async def test_a_webhook_becomes_a_mail_two_minutes_later_by_wire_and_with_its_l
     async with stage.db.read() as conn:
         [event] = (await conn.execute(select(events.c.source).where(events.c.kind == "low_on_funds"))).all()
     assert event.source == Source.WEBHOOK
+
+
+async def test_one_off_payments_are_told_by_wire_and_read_again(play):
+    stage = await play(healthy(3))
+    stage.change(payments=True)
+    await stage.run()
+    world = stage.world
+    before = acts.checkout(world, world.customers[0], world.products[0])
+    acts.expire(world, before)
+    readers = HookReaders(stage.tools, {"acme": stage.account}, Meter(), pause=instantly)
+    door = Door(Addressee("acme", "qbitflow-v2", "live"), DIALECT, Mode.LIVE)
+    hooks = Hooks({"acme": door}, Inbox(stage.db, stage.tools.clock), stage.tools.clock, Meter(), readers.call)
+    async with served(build_app(Site(stage.db, (), stage.tools.clock, Meter(), hooks)), "127.0.0.1:0") as at:
+        manner = Manner(repeats=0.5, late=0.5)
+        sender = HookSender(world, f"{at}/hooks/acme", [SECRET], manner=manner, clock=stage.tools.clock)
+        paid, left = (acts.checkout(world, world.customers[1], world.products[0]) for _ in range(2))
+        acts.confirm(world, paid)
+        acts.settle(world, paid)
+        acts.expire(world, left)
+        answers = Counter()
+        while sender.waiting or not answers:
+            answers += await sender.send()
+        assert set(answers) == {200}
+        assert await sender.send() == {}, "each end is told, and repeated, and then no more"
+        await readers.idle()
+        await sender.aclose()
+    async with stage.db.read() as conn:
+        known = {row.ext_id: row.status for row in await conn.execute(select(payments.c.ext_id, payments.c.status))}
+    assert known == {world.ids.payment(paid.n): "succeeded", world.ids.payment(left.n): "expired"}
 
 
 async def test_v1s_webhooks_do_the_same(play):
