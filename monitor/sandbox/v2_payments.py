@@ -73,7 +73,7 @@ class Payments:
         return sorted(made)
 
     def event(self, n: int, *, completed: bool) -> Json:
-        """The envelope that tells how a one-off payment ended (contract v2, 5.2). The sandbox's log has none of them."""
+        """The envelope that tells how a one-off payment ended (contract v2, 5.2). The sandbox's log has none."""
         purchase = self._world.purchases[n]
         at = purchase.paid_at if completed else purchase.expired_at
         session: Json = {
