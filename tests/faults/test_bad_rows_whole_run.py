@@ -10,6 +10,7 @@ from monitor.sandbox.mangle import MANGLES
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from tests.harness import Stage, staged
+from tests.scale import sized
 
 pytestmark = [pytest.mark.faults, pytest.mark.no_cover]  # traced, it would take twice as long and find nothing new
 KINDS = sorted(name for name, mangle in MANGLES.items() if mangle.verdict == "bad" and name != "nested_100000")
@@ -47,7 +48,7 @@ async def test_a_bad_row_at_first_contact_costs_itself_and_the_baseline_is_compl
 async def test_a_known_row_that_turned_bad_counts_as_seen_and_its_neighbours_are_mailed(
     kind: str, sqlite_url: str, tmp_path: Path
 ):
-    world = healthy(100)
+    world = healthy(sized(100, 40))
     async with staged(world, sqlite_url, tmp_path / "var") as on:
         await on.run()
         gone_bad, *_ = cause(world, {"cancelled:customer": 3})["cancelled:customer"]

@@ -71,6 +71,7 @@ def test_contacts_of_a_file_are_told_and_a_wrong_file_ends_with_2(shop):
     assert (several.returncode, "--account" in several.stderr) == (2, True)
 
 
+@pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
 def test_the_demo_plays_over_api_v1_too(shop):
     told = shop.told("demo", "--provider", "qbitflow-v1")
     assert told.returncode == 0, told.stderr

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.domain import forecast as fc
 from monitor.domain.model import Cause
+from tests.scale import sized
 
 VECTORS = json.loads((Path(__file__).parent / "forecast_vectors.json").read_text(encoding="utf-8"))
 CASES = [
@@ -168,7 +169,7 @@ LIMIT = st.integers(0, 1000)
 PLENTY = 10**9
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=sized(2_000, 150), deadline=None)
 @given(bill=AMOUNT, gas=st.integers(0, 40), maximum=LIMIT, allowance=LIMIT, balance=LIMIT)
 def test_a_bill_without_blockers_stands_on_solana_and_one_with_blockers_does_not(
     bill, gas, maximum, allowance, balance
@@ -179,7 +180,7 @@ def test_a_bill_without_blockers_stands_on_solana_and_one_with_blockers_does_not
     assert error is None or error in blockers
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=sized(2_000, 150), deadline=None)
 @given(bill=AMOUNT, gas=st.integers(0, 40), maximum=LIMIT, allowance=LIMIT, balance=LIMIT)
 def test_a_certain_failure_fails_on_both_chains(bill, gas, maximum, allowance, balance):
     margins = (
@@ -194,7 +195,7 @@ def test_a_certain_failure_fails_on_both_chains(bill, gas, maximum, allowance, b
         assert errors == [None, None]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=sized(2_000, 150), deadline=None)
 @given(bill=AMOUNT, gas=st.integers(0, 200), allowance=st.integers(0, 2000))
 def test_the_bills_that_an_allowance_covers_are_those_that_the_chain_executes(bill, gas, allowance):
     def executed(*, solana):
@@ -208,7 +209,7 @@ def test_the_bills_that_an_allowance_covers_are_those_that_the_chain_executes(bi
         assert fc.bills_covered_evm(allowance, bill, gas) == executed(solana=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=sized(1_000, 100), deadline=None)
 @given(bill=AMOUNT, gas=st.integers(0, 40), bills=st.integers(1, 5), highest=LIMIT)
 def test_an_approved_total_is_legal_pays_its_bills_and_one_less_would_not_do(bill, gas, bills, highest):
     total = fc.total_to_approve(bill=bill, bills=bills, highest_approval=highest, gas=gas)
@@ -217,7 +218,7 @@ def test_an_approved_total_is_legal_pays_its_bills_and_one_less_would_not_do(bil
     assert total - 1 <= highest or fc.bills_covered(total - 1, bill, gas) < bills
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=sized(1_000, 100), deadline=None)
 @given(
     price=st.decimals("0.01", "500", places=2),
     token=st.decimals("0.01", "9000", places=4),

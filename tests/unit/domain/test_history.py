@@ -12,9 +12,10 @@ import pytest
 
 from monitor.domain.decide import Policy
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Snapshot, Status, Told
+from tests.scale import sized
 from tests.unit.domain.scenes import ACTIVE, DAY, DUE, HOUR, MINUTE, TRIAL, Ledger
 
-HISTORIES = 500
+HISTORIES = sized(2_000, 200)
 LENGTH = 45
 UNITS = 50
 FAILING = ("payment_failed", "max_amount_reached")

@@ -212,6 +212,7 @@ def test_styles_move_into_elements_and_no_piece_of_a_template_moves():
             assert piece in source.split("\n")[lines[number] - 1]
 
 
+@pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
 @given(st.text(max_size=300), st.integers(3, 80))
 def test_a_cleaned_line_is_one_short_visible_line(text, longest):
     line = one_line(text, longest)

@@ -16,6 +16,7 @@ from monitor.providers.qbitflow_v2_wire import (
     subscription_row,
 )
 from monitor.providers.wire import MAX_ROW_BYTES, RowError
+from tests.scale import sized
 
 ID = "sub@0198d002-0000-7000-8000-0000000000a1"
 CUSTOMER = {
@@ -441,7 +442,7 @@ def storable(text: str | None) -> bool:
     return "\0" not in text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=sized(2_000, 120), deadline=None)
 @given(st.dictionaries(st.sampled_from([*ROW, "novel"]), JSON, max_size=4))
 def test_any_value_in_any_place_gives_a_snapshot_or_a_bad_row(changed):
     raw = json.dumps({**ROW, **changed}).encode()
@@ -455,7 +456,7 @@ def test_any_value_in_any_place_gives_a_snapshot_or_a_bad_row(changed):
         assert snapshot.price_usd is None or (snapshot.price_usd.is_finite() and snapshot.price_usd > 0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=sized(2_000, 120), deadline=None)
 @given(st.data())
 def test_any_damage_to_the_bytes_gives_a_snapshot_or_a_bad_row(data):
     raw = bytearray(row_bytes())
