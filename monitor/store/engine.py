@@ -8,8 +8,9 @@ PostgreSQL: READ COMMITTED, no prepared statements that a pooler in transaction 
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,7 @@ class Database:
         engine = create_async_engine(self.url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        event.listen(engine.sync_engine, "invalidate", _give_lock_back)
         return engine
 
     @asynccontextmanager
@@ -196,6 +198,17 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
 def _begin_sqlite(conn: Any) -> None:
     reading = conn.get_execution_options().get("monitor_read", False)
     conn.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _give_lock_back(connection: Any, _record: object, _error: BaseException | None) -> None:
+    """End the transaction of a connection that is given up, as after a cancelled statement, before it is closed.
+
+    A closed connection lives on inside SQLite, its write lock too, for as long as something holds a cursor of it that
+    was not read to its end: the traceback of the cancellation does, until the garbage collector comes.
+    """
+    # a second cancellation must not keep it from being closed; the first one goes on behind this
+    with suppress(Exception, CancelledError):
+        connection.rollback()
 
 
 def _explained(error: DBAPIError, database: Database) -> StoreError:

@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import delete, insert, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -398,3 +399,33 @@ def test_postgresql_without_its_driver_is_a_setting_to_mend(monkeypatch):
         ConfigError, match=r"database\.url: PostgreSQL needs .*install subscription-monitor\[postgres\]"
     ):
         Database("postgresql://somebody@127.0.0.1/monitor")
+
+
+# Cancelled
+
+
+async def test_a_cancelled_write_gives_its_lock_back_though_somebody_keeps_its_traceback(sqlite_url, monkeypatch):
+    """The statement is one that was not read to its end when the cancellation met it."""
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT_MS", 100)  # whoever meets a lock that is kept is told so
+    db, kept = Database(sqlite_url), []
+
+    async def work() -> None:
+        async with db.write() as conn:
+            for number in range(3):
+                values = {"name": f"x{number}", "token": 1, "holder": "", "beat_at": NOW, "until_at": NOW}
+                (await conn.execute(insert(locks).values(values).returning(locks.c.name))).all()
+
+    for steps in range(60):
+        task = asyncio.create_task(work())
+        for _ in range(steps % 30):
+            await asyncio.sleep(0)
+        time.sleep(0.0004 * (steps % 3))  # noqa: ASYNC251  # the driver's thread gets ahead of the loop
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            kept.append(error)
+        async with db.write() as conn:
+            await conn.execute(delete(locks))
+    assert kept, "no cancellation met a transaction"
+    await db.aclose()
