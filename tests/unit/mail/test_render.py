@@ -137,6 +137,17 @@ def test_a_bare_letter_prints_no_date_no_amount_and_no_button(renderer):
     assert not re.search(r"\d{4}|USDC|At a glance|April", text.split("Message code")[0])
 
 
+@pytest.mark.parametrize("fill", [sample, bare_sample])
+@pytest.mark.parametrize(("variant", "has_limits"), [("active", True), ("trial", False)])
+def test_a_trial_is_told_of_no_limit_and_of_no_bill_before_it_is_confirmed(renderer, fill, variant, has_limits):
+    """The chain knows of no trial: there is neither an allowance nor a maximum until then."""
+    rendered = renderer.render(fill(Kind.SUBSCRIPTION_CREATED, variant))
+    said = f"{rendered.preheader} {words_of_html(rendered.html)} {' '.join(rendered.text.split())}"
+    assert ("allowance" in said) is has_limits
+    assert ("limit for each bill" in said) is has_limits
+    assert ("Your subscription" in said) is has_limits
+
+
 def test_an_account_without_a_way_back_is_offered_none(renderer):
     rendered = renderer.render(bare_sample(Kind.CANCELLED, "billing_failed"))
     assert "tart again" not in rendered.text
