@@ -15,7 +15,6 @@ from msgspec import Raw
 
 from monitor.domain.model import BadRow
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
-from monitor.errors import ProviderUnavailableError
 from monitor.providers.qbitflow_v2_wire import customer_seen
 from monitor.providers.reading import Reader, bare, segment
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd_number
@@ -117,15 +116,8 @@ class PaymentReader(Reader):
         """See `PaymentSource`; a one-off payment, paid or on its way, or a bill."""
         bill = ext_id.startswith(_BILL)
         path = f"/transaction/{'subscription/bill' if bill else 'payment'}/{segment(ext_id)}"
-        answer = await self.found("payment", path)
-        if answer is None:
-            return None if bill else await self._checkout(ext_id)
-        row = paid_row(answer.body.strip())
-        if isinstance(row, BadRow):
-            raise self.fault("payment", answer, row.reason)
-        if bare(row.ext_id) != bare(ext_id):
-            raise self.fault("payment", answer, "another payment than the one asked for")
-        return row
+        paid = await self.one("payment", path, ext_id, paid_row)
+        return paid if paid is not None or bill else await self._checkout(ext_id)
 
     async def _checkout(self, ext_id: str) -> PaymentSeen | None:
         """A payment that nobody has finished: its checkout tells how far it is, and neither who pays nor how much."""
@@ -140,16 +132,8 @@ class PaymentReader(Reader):
 
     async def _walk(self, listed: _List, params: Mapping[str, str]) -> AsyncIterator[PaymentPage]:
         endpoint, path, read = listed
-        used: set[str] = set()
-        cursor: str | None = None
-        while True:
-            raw_rows, cursor = await self.page(endpoint, path, {"limit": str(PAGE_ROWS), **params}, cursor)
+        async for raw_rows in self.pages(endpoint, path, {"limit": str(PAGE_ROWS), **params}):
             yield page_of(read, raw_rows)
-            if cursor is None:
-                return
-            if cursor in used:
-                raise ProviderUnavailableError(f"{endpoint}: its cursors go round in a circle")
-            used.add(cursor)
 
 
 def paid_row(raw: bytes) -> PaymentSeen | BadRow:

@@ -35,8 +35,8 @@ from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow import qbitflow_client
 from monitor.providers.qbitflow_v1_payments import PaymentReader
 from monitor.providers.qbitflow_v2_wire import currency_seen
-from monitor.providers.reading import OnBadRow, bare, read_or_bad, segment
-from monitor.providers.wire import UNREADABLE, RowError, check_row
+from monitor.providers.reading import OnBadRow, read_or_bad, segment
+from monitor.providers.wire import UNREADABLE, RowError
 
 CUSTOMER_ROWS = 100
 """v1 states no maximum; this is v2's for the same list, and the contract says to stay at or below (3.7)."""
@@ -156,8 +156,7 @@ class QBitFlowV1(PaymentReader):
             if not is_object(body):
                 raise self.fault("subscription", answer, row.reason)
             return replace(row, ext_id=ext_id)
-        if bare(row[0].ext_id) != bare(ext_id):
-            raise self.fault("subscription", answer, "another subscription than the one asked for")
+        self.check_id("subscription", answer, row[0].ext_id, ext_id)
         return row
 
     async def customers(self, cursor: str | None) -> CustomerPage:
@@ -186,17 +185,9 @@ class QBitFlowV1(PaymentReader):
 
     async def customer(self, ext_id: str) -> CustomerSeen | None:
         """See `Provider`."""
-        answer = await self.found("customer", f"/customer/uuid/{segment(ext_id)}")
-        if answer is None:
-            return None
-        try:
-            check_row(answer.body)
-            seen = wire.customer_seen(answer.body)
-        except (*UNREADABLE, RowError) as error:
-            raise self.fault("customer", answer, str(error)) from error
-        if seen is None or bare(seen.ext_id) != bare(ext_id):
-            raise self.fault("customer", answer, "not the customer asked for")
-        return seen
+        return await self.one(
+            "customer", f"/customer/uuid/{segment(ext_id)}", ext_id, lambda raw: read_or_bad(raw, wire.customer_seen)
+        )
 
     async def aclose(self) -> None:
         """See `Provider`."""

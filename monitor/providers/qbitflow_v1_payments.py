@@ -15,11 +15,10 @@ from msgspec import Raw
 
 from monitor.domain.model import BadRow
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
-from monitor.errors import ProviderUnavailableError
 from monitor.providers.base import UnsupportedError
 from monitor.providers.qbitflow_payments import MAX_HASH_CHARACTERS, PAID, currency_of, known, needed, page_of, short
 from monitor.providers.qbitflow_v1_wire import SUBSCRIPTION_ID
-from monitor.providers.reading import Reader, bare, segment
+from monitor.providers.reading import Reader, segment
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd, usd_number
 
 PAGE_ROWS = 50
@@ -74,20 +73,12 @@ class PaymentReader(Reader):
         """See `PaymentSource`. It ends behind `since` only while rows have come newest first, which nobody promises."""
         _ = customers
         order = _Order(since)
-        used: set[str] = set()
-        cursor: str | None = None
-        while True:
-            raw_rows, cursor = await self.page(
-                "payments", "/transaction/payments/combined", {"limit": str(PAGE_ROWS)}, cursor
-            )
+        async for raw_rows in self.pages("payments", "/transaction/payments/combined", {"limit": str(PAGE_ROWS)}):
             page = page_of(paid_row, raw_rows)
             named = dict.fromkeys(ext_id for raw in raw_rows if (ext_id := subscription_named_in(raw)) is not None)
             yield PaymentPage(page.rows, page.bad, tuple(named))
-            if order.reached(page) or cursor is None or not raw_rows:
+            if order.reached(page) or not raw_rows:
                 return
-            if cursor in used:
-                raise ProviderUnavailableError("payments: its cursors go round in a circle")
-            used.add(cursor)
 
     async def payment(self, ext_id: str) -> PaymentSeen | None:
         """See `PaymentSource`; a one-time payment, paid or not. Raises `UnsupportedError` for a bill.
@@ -96,15 +87,8 @@ class PaymentReader(Reader):
         """
         if not ext_id.startswith("pay@"):
             raise UnsupportedError(f"{ext_id}: API v1 reads single one-time payments only")
-        answer = await self.found("payment", f"/transaction/payment/{segment(ext_id)}")
-        if answer is None:
-            return await self._unpaid(ext_id)
-        row = paid_row(answer.body.strip())
-        if isinstance(row, BadRow):
-            raise self.fault("payment", answer, row.reason)
-        if bare(row.ext_id) != bare(ext_id):
-            raise self.fault("payment", answer, "another payment than the one asked for")
-        return row
+        paid = await self.one("payment", f"/transaction/payment/{segment(ext_id)}", ext_id, paid_row)
+        return paid if paid is not None else await self._unpaid(ext_id)
 
     async def _unpaid(self, ext_id: str) -> PaymentSeen | None:
         """What the transaction's status says of a payment that no list shows; it tells no amount and no customer."""

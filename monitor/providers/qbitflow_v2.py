@@ -44,8 +44,8 @@ from monitor.providers.qbitflow_v2_wire import (
     subscription_id_in,
     subscription_row,
 )
-from monitor.providers.reading import OnBadRow, bare, segment
-from monitor.providers.wire import UNREADABLE, RowError, check_row
+from monitor.providers.reading import OnBadRow, bare, read_or_bad, segment
+from monitor.providers.wire import UNREADABLE, RowError
 
 PAGE_ROWS = 100
 """The maximum of the subscriptions list and of the event log (contract v2, 2.2 and 5)."""
@@ -143,8 +143,7 @@ class QBitFlowV2(PaymentReader):
         row = subscription_row(answer.body.strip())
         if isinstance(row, BadRow):
             raise self.fault("subscription", answer, row.reason)
-        if bare(row[0].ext_id) != bare(ext_id):
-            raise self.fault("subscription", answer, "another subscription than the one asked for")
+        self.check_id("subscription", answer, row[0].ext_id, ext_id)
         return row
 
     async def failures(self, subscription_ext_id: str) -> tuple[FailureSeen, ...]:
@@ -187,17 +186,9 @@ class QBitFlowV2(PaymentReader):
 
     async def customer(self, ext_id: str) -> CustomerSeen | None:
         """See `Provider`."""
-        answer = await self.found("customer", f"/customer/uuid/{segment(ext_id)}")
-        if answer is None:
-            return None
-        try:
-            check_row(answer.body)
-            seen = customer_seen(answer.body)
-        except (*UNREADABLE, RowError) as error:
-            raise self.fault("customer", answer, str(error)) from error
-        if seen is None or bare(seen.ext_id) != bare(ext_id):
-            raise self.fault("customer", answer, "not the customer asked for")
-        return seen
+        return await self.one(
+            "customer", f"/customer/uuid/{segment(ext_id)}", ext_id, lambda raw: read_or_bad(raw, customer_seen)
+        )
 
     async def aclose(self) -> None:
         """See `Provider`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 from monitor.domain.model import BadRow
@@ -18,6 +18,14 @@ OnBadRow = Callable[[str, BadRow], None]
 """endpoint, row: for rows of lists whose answer type has no place for a bad one."""
 
 _Seen = TypeVar("_Seen")
+
+
+class _HasId(Protocol):
+    @property
+    def ext_id(self) -> str: ...
+
+
+_Named = TypeVar("_Named", bound=_HasId)
 
 
 class Reader:
@@ -40,6 +48,37 @@ class Reader:
             if error.status == 404:
                 return None
             raise
+
+    async def one(
+        self, endpoint: str, path: str, ext_id: str, read: Callable[[bytes], _Named | BadRow]
+    ) -> _Named | None:
+        """The object of this id, or None where the API says 404. A row that cannot be read, or another's, raises."""
+        answer = await self.found(endpoint, path)
+        if answer is None:
+            return None
+        row = read(answer.body.strip())
+        if isinstance(row, BadRow):
+            raise self.fault(endpoint, answer, row.reason)
+        self.check_id(endpoint, answer, row.ext_id, ext_id)
+        return row
+
+    def check_id(self, endpoint: str, answer: Answer, ext_id: str, asked: str) -> None:
+        """Raise where the answer is about another one than was asked for."""
+        if bare(ext_id) != bare(asked):
+            raise self.fault(endpoint, answer, f"another {endpoint} than the one asked for")
+
+    async def pages(self, endpoint: str, path: str, params: dict[str, str]) -> AsyncIterator[list[bytes]]:
+        """The rows of each page of a list, to its end; whoever has enough stops asking."""
+        used: set[str] = set()
+        cursor: str | None = None
+        while True:
+            raw_rows, cursor = await self.page(endpoint, path, params, cursor)
+            yield raw_rows
+            if cursor is None:
+                return
+            if cursor in used:
+                raise ProviderUnavailableError(f"{endpoint}: its cursors go round in a circle")
+            used.add(cursor)
 
     async def page(
         self, endpoint: str, path: str, params: dict[str, str], cursor: str | None
