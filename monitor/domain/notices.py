@@ -105,22 +105,8 @@ def payment_notice(
 
     A failed try is told of as the payment it was a try at: the second one is the same news.
     """
-    step, happened_at = NOTICES[kind], _happened_at(kind, seen, now)
-    not_after = step.not_after(now, happened_at, None)
-    return Notice(
-        id=_notice_id(policy.account, f"payment|{seen.of_ext_id or seen.ext_id}", kind),
-        kind=kind,
-        urgency=step.urgency,
-        customer_key=seen.customer_ext_id or "",
-        due_at=step.due_at(happened_at, None, None),
-        not_after=not_after,
-        void=_silence(
-            test=seen.test and not policy.mail_test_rows,
-            customer=seen.customer_ext_id,
-            deleted=deleted,
-            late=now > not_after,
-        ),
-    )
+    of, happened_at = f"payment|{seen.of_ext_id or seen.ext_id}", _happened_at(kind, seen, now)
+    return _notice(policy, kind, of, happened_at, now, test=seen.test, customer=seen.customer_ext_id, deleted=deleted)
 
 
 def welcome(policy: NoticePolicy, snapshot: Snapshot, now: datetime) -> Notice | None:
@@ -128,21 +114,10 @@ def welcome(policy: NoticePolicy, snapshot: Snapshot, now: datetime) -> Notice |
     kind = Kind.SUBSCRIPTION_CREATED
     if not policy.sends(kind) or snapshot.status not in _WELCOMED:
         return None
-    step, created_at = NOTICES[kind], min(snapshot.created_at or now, now)
-    not_after = step.not_after(now, created_at, None)
-    return Notice(
-        id=_notice_id(policy.account, f"subscription|{snapshot.ext_id}", kind),
-        kind=kind,
-        urgency=step.urgency,
-        customer_key=snapshot.customer_ext_id or "",
-        due_at=step.due_at(created_at, None, None),
-        not_after=not_after,
-        void=_silence(
-            test=snapshot.test and not policy.mail_test_rows,
-            customer=snapshot.customer_ext_id,
-            deleted=snapshot.customer is not None and snapshot.customer.deleted,
-            late=now > not_after,
-        ),
+    of, created_at = f"subscription|{snapshot.ext_id}", min(snapshot.created_at or now, now)
+    deleted = snapshot.customer is not None and snapshot.customer.deleted
+    return _notice(
+        policy, kind, of, created_at, now, test=snapshot.test, customer=snapshot.customer_ext_id, deleted=deleted
     )
 
 
@@ -155,6 +130,32 @@ def _happened_at(kind: Kind, seen: PaymentSeen, now: datetime) -> datetime:
     """When the news came to be, by the vendor's account; that it takes long is news of now."""
     told = seen.provider_updated_at or seen.created_at
     return now if told is None or kind is Kind.PAYMENT_PENDING_LONG else min(told, now)
+
+
+def _notice(
+    policy: NoticePolicy,
+    kind: Kind,
+    of: str,
+    happened_at: datetime,
+    now: datetime,
+    *,
+    test: bool,
+    customer: str | None,
+    deleted: bool,
+) -> Notice:
+    step = NOTICES[kind]
+    not_after = step.not_after(now, happened_at, None)
+    return Notice(
+        id=_notice_id(policy.account, of, kind),
+        kind=kind,
+        urgency=step.urgency,
+        customer_key=customer or "",
+        due_at=step.due_at(happened_at, None, None),
+        not_after=not_after,
+        void=_silence(
+            test=test and not policy.mail_test_rows, customer=customer, deleted=deleted, late=now > not_after
+        ),
+    )
 
 
 def _silence(*, test: bool, customer: str | None, deleted: bool, late: bool) -> str | None:

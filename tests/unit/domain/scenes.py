@@ -114,6 +114,21 @@ def paid(snapshot, at):
     return replace(ACTIVE, last_billing_at=at, next_billing_at=DUE + 30 * DAY, provider_updated_at=at)
 
 
+DELIVERABLE = {
+    "address": "ana@customer.example",
+    "deleted": False,
+    "erased": False,
+    "test_allowed": False,
+    "facts_age": timedelta(),
+    "suppressed_in": frozenset(),
+    "mails_24h": 0,
+    "oldest_24h_at": None,
+    "customer_zone": None,
+    "account_zone": "UTC",
+}
+"""A customer who may be mailed at once, for a `Post`."""
+
+
 def a_case(snapshot, episode, **more):
     """A first mail that may go unless `more` says otherwise."""
     given = {
@@ -122,18 +137,8 @@ def a_case(snapshot, episode, **more):
         "not_after": None,
         "told": NOTHING,
         "situation_open": True,
-        "address": "ana@customer.example",
-        "deleted": False,
-        "erased": False,
-        "test_allowed": False,
-        "facts_age": timedelta(),
-        "suppressed_in": frozenset(),
-        "mails_24h": 0,
-        "oldest_24h_at": None,
-        "customer_zone": None,
-        "account_zone": "UTC",
     }
-    return Case(snapshot=snapshot, episode=episode, **{**given, **more})
+    return Case(snapshot=snapshot, episode=episode, **{**DELIVERABLE, **given, **more})
 
 
 class Ledger:

@@ -14,7 +14,7 @@ from monitor.domain.notices import NOTICES, OPTIONAL, TELLS, NoticePolicy, news_
 from monitor.domain.payment_letter import PaymentFacts, fill_payment_letter, whole_amount
 from monitor.domain.payments import PaymentEvent, PaymentKind, PaymentSeen, PaymentStatus
 from monitor.domain.still_due import Do
-from tests.unit.domain.scenes import ACTIVE, ALWAYS, CANCELLED, STRANGE, TRIAL
+from tests.unit.domain.scenes import ACTIVE, ALWAYS, CANCELLED, DELIVERABLE, STRANGE, TRIAL
 
 NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -175,20 +175,10 @@ def a_case(about=SEEN, **more):
         "step": "one_off_failed",
         "urgency": Urgency.NORMAL,
         "not_after": NOW,
-        "address": "ana@customer.example",
-        "deleted": False,
-        "erased": False,
-        "test_allowed": False,
-        "facts_age": timedelta(),
-        "suppressed_in": frozenset(),
-        "mails_24h": 0,
-        "oldest_24h_at": None,
-        "customer_zone": None,
-        "account_zone": "UTC",
         "window": ALWAYS,
         "customer_key": "c-1",
     }
-    return NoticeCase(about=about, **{**given, **more})
+    return NoticeCase(about=about, **{**DELIVERABLE, **given, **more})
 
 
 def verdict(case, now=NOW):
