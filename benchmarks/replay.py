@@ -1,4 +1,4 @@
-"""The API of the benchmarks: the sandbox's own rows, made once into bytes and served by a bare asyncio protocol.
+"""The API of the benchmarks: the sandbox's own rows, made once into bytes and served bare.
 
 The sandbox answers a page in milliseconds, since it builds every row anew; beside it all contenders would look alike.
 So its world is asked once, and this process only joins the bytes of a page. It knows both bounds of a window.
@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import json
-import sys
 from bisect import bisect_left, bisect_right
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.answering import serve
 from monitor.sandbox.entities import Subscription
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.serving import dump
@@ -91,57 +88,25 @@ def _bill(world: World, sub: Subscription) -> None:
     )
 
 
-class _Connection(asyncio.Protocol):
-    """Requests one after the other on a kept connection; nothing else of HTTP is spoken."""
+class _Replay:
+    """The recording, and what `/control/` set."""
 
-    def __init__(self, recording: Recording, state: dict[str, float]) -> None:
+    def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._state = state
-        self._buffer = b""
+        self._delay = 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            line, self._buffer = self._buffer[: self._buffer.find(b"\r\n")], self._buffer[end + 4 :]
-            target = urlsplit(line.split(b" ", 2)[1].decode())
-            self._answer(target.path, parse_qs(target.query))
-
-    def _answer(self, path: str, query: dict[str, list[str]]) -> None:
-        delay = 0.0
-        if path == "/v2/transaction/subscriptions":
-            body, delay = self._recording.page(query), self._state["delay"]
-        elif path.startswith("/control/"):
-            _, _, name, value = path.split("/")
+    def answer(self, target: str) -> tuple[int, bytes, float]:
+        asked = urlsplit(target)
+        if asked.path == "/v2/transaction/subscriptions":
+            return 200, self._recording.page(parse_qs(asked.query)), self._delay
+        if asked.path.startswith("/control/"):
+            _, _, name, value = asked.path.split("/")
             if name == "delay":
-                self._state["delay"] = int(value) / 1000
+                self._delay = int(value) / 1000
             else:
                 self._recording.second_state(on=value == "on")
-            body = b"{}"
-        else:
-            body = self._recording.small.get(path, EMPTY)
-        now = format_datetime(datetime.now(UTC), usegmt=True).encode()
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d\r\n\r\n"
-        whole = head % (now, len(body)) + body
-        if delay:
-            asyncio.get_running_loop().call_later(delay, self._transport.write, whole)
-        else:
-            self._transport.write(whole)
-
-
-async def _serve(size: int, situation: str | None) -> None:
-    recording = Recording(size, situation)
-    gc.collect()
-    gc.freeze()
-    state = {"delay": 0.0}
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(recording, state), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    told = {"base": f"http://127.0.0.1:{port}", "key": recording.key, "bytes_per_row": recording.bytes_per_row}
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # whoever started us has gone
+            return 200, b"{}", 0
+        return 200, self._recording.small.get(asked.path, EMPTY), 0
 
 
 if __name__ == "__main__":
@@ -149,4 +114,6 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--situation")
     given = parser.parse_args()
-    asyncio.run(_serve(given.rows, given.situation))
+    recorded = Recording(given.rows, given.situation)
+    told = {"key": recorded.key, "bytes_per_row": recorded.bytes_per_row}
+    asyncio.run(serve(_Replay(recorded).answer, told))

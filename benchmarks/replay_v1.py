@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import json
-import sys
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from benchmarks.answering import serve
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.serving import dump
 from monitor.sandbox.v1_shapes import Shapes
@@ -57,44 +54,12 @@ class Recording:
         return b'{"items":[' + b",".join(self._customers[first:last]) + b'],"nextCursor":' + cursor + b"}"
 
 
-class _Connection(asyncio.Protocol):
-    """Requests one after the other on a kept connection; nothing else of HTTP is spoken."""
-
-    def __init__(self, recording: Recording, delay: float) -> None:
-        self._recording = recording
-        self._delay = delay
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            line, self._buffer = self._buffer[: self._buffer.find(b"\r\n")], self._buffer[end + 4 :]
-            status, body = self._recording.answer(line.split(b" ", 2)[1].decode())
-            now = format_datetime(datetime.now(UTC), usegmt=True).encode()
-            head = b"HTTP/1.1 %d -\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d\r\n\r\n"
-            whole = head % (status, now, len(body)) + body
-            asyncio.get_running_loop().call_later(self._delay, self._transport.write, whole)
-
-
-async def _serve(size: int, delay_ms: int) -> None:
-    recording = Recording(size)
-    gc.collect()
-    gc.freeze()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(recording, delay_ms / 1000), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    told = {"base": f"http://127.0.0.1:{port}", "key": recording.key, "ids": list(recording.rows)}
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
-    await loop.run_in_executor(None, sys.stdin.read)  # whoever started us has gone
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--delay", type=int, required=True, help="milliseconds")
     given = parser.parse_args()
-    asyncio.run(_serve(given.rows, given.delay))
+    recorded = Recording(given.rows)
+    delay = given.delay / 1000
+    told = {"key": recorded.key, "ids": list(recorded.rows)}
+    asyncio.run(serve(lambda target: (*recorded.answer(target), delay), told))
