@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 UNKNOWN = "unknown"
 NOTHING = "—"
+_PLACES = 2
 
 RULES: Mapping[str, str] = {
     # silence from the beginning (intents)
@@ -246,15 +248,21 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def in_digits(value: Decimal) -> str:
+    """Digits as the mails print them, exact: `49.90`, `0.0042`; no more places than the value has, and 0 is `0`."""
+    whole, _, places = f"{value:f}".partition(".")
+    kept = places.rstrip("0").ljust(min(_PLACES, len(places)), "0")
+    return f"{whole}.{kept}" if kept and value else whole
+
+
 def tokens(units: int | str | None, decimals: int | None, symbol: str | None) -> str:
-    """An amount of the smallest unit in whole tokens, exact: `4.2 USDC`. None is unknown, never zero."""
+    """An amount of the smallest unit in whole tokens, exact: `4.20 USDC`. None is unknown, never zero."""
     if units is None or units == "None":
         return UNKNOWN
     if decimals is None or symbol is None:
         return f"{units} units"
-    digits = str(units).rjust(decimals + 1, "0")  # as text: an unlimited approval has 78 digits
-    whole, rest = digits[: len(digits) - decimals], digits[len(digits) - decimals :].rstrip("0")
-    return f"{whole}.{rest} {symbol}" if rest else f"{whole} {symbol}"
+    # Made from text, it is exact: arithmetic would round an unlimited approval, which has 78 digits.
+    return f"{in_digits(Decimal(f'{units}E-{decimals}'))} {symbol}"
 
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

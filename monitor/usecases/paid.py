@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from monitor.domain.words import UNKNOWN, tokens
+from monitor.domain.words import UNKNOWN, in_digits, tokens
 from monitor.store.payments import list_payments, mails_about, payment_stories
 from monitor.store.views import Filter
 from monitor.usecases.report import Listing, Reports
@@ -44,7 +44,7 @@ def _amount(row: Row[Any]) -> str:
     """Token and USD where both are known; a currency that is no token as its API sent it."""
     if row.symbol is not None:
         token = tokens(row.amount_units, row.decimals, row.symbol)
-        return token if row.amount_usd is None else f"{token} ({row.amount_usd:f} USD)"
+        return token if row.amount_usd is None else f"{token} ({in_digits(row.amount_usd)} USD)"
     if row.amount_usd is not None:
-        return f"{row.amount_usd:f} USD"
+        return f"{in_digits(row.amount_usd)} USD"
     return UNKNOWN if row.amount_units is None else f"{row.amount_units} {row.currency or 'units'}"

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from monitor.domain.model import Situation, Status
 from monitor.domain.spending import CLEAR, SPENDING, limit_of
-from monitor.domain.words import ACTIONS, CAUSES, ENDINGS, EVENTS, NOTHING, UNKNOWN, moment, name_of, tokens
+from monitor.domain.words import ACTIONS, CAUSES, ENDINGS, EVENTS, NOTHING, UNKNOWN, in_digits, moment, name_of, tokens
 from monitor.store.subscriptions import StoredSubscription
 
 _SITUATIONS = frozenset(situation.value for situation in Situation if situation not in SPENDING)
@@ -42,13 +42,14 @@ def tell_event(row: Any, terms: Terms) -> str:
 def facts_of(stored: StoredSubscription, terms: Terms) -> dict[str, str]:
     """What is known of the subscription now, in the order in which it helps to understand."""
     snapshot, zone = stored.snapshot, terms.zone
+    price = snapshot.price_usd
     status = name_of(snapshot.status)
     if snapshot.status is Status.UNKNOWN:
         status = f'"{snapshot.status_raw}", a word that this version does not know'
     facts = {
         "status": status,
         "the API asks for": NOTHING if snapshot.action is None else ACTIONS[snapshot.action],
-        "price": UNKNOWN if snapshot.price_usd is None else f"{snapshot.price_usd} USD{_every(snapshot.frequency)}",
+        "price": UNKNOWN if price is None else f"{in_digits(price)} USD{_every(snapshot.frequency)}",
         "allowance": terms.amount(snapshot.allowance),
         "maximum": terms.amount(snapshot.maximum),
         "last bill": moment(snapshot.last_billing_at, zone),
@@ -89,9 +90,9 @@ def _limit(stored: StoredSubscription, zone: ZoneInfo) -> str:
     if usage is None:
         return NOTHING
     limit = limit_of(stored.snapshot, usage)
-    known = "a limit that nobody told" if limit is None else f"{limit:f} USD"
+    known = "a limit that nobody told" if limit is None else f"{in_digits(limit)} USD"
     return (
-        f"{usage.used_usd:f} of {known} used on {moment(usage.as_of, zone)}; "
+        f"{in_digits(usage.used_usd)} of {known} used on {moment(usage.as_of, zone)}; "
         f"the period ends {moment(usage.period_end_at, zone)}"
     )
 

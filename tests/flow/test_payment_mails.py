@@ -181,7 +181,7 @@ async def test_a_receipt_is_mailed_once_however_often_the_payment_is_told_of(til
     assert "4990" not in text  # nobody tells how many decimals the number has
 
 
-async def test_where_the_decimals_of_a_currency_are_known_the_amount_is_printed(till):
+async def test_where_the_decimals_of_a_currency_are_known_mail_and_listing_print_the_amount_alike(till):
     stage = await till(optional_mails=RECEIPTS)
     row = await stage.row()
     async with stage.db.write() as conn:
@@ -191,6 +191,7 @@ async def test_where_the_decimals_of_a_currency_are_known_the_amount_is_printed(
     await stage.run()
     await deliver(stage)
     assert "Paid: 49.90 EUR" in text_of(stage)
+    assert [item["amount"] for item in (await list_paid(Reports(stage.db), Filter())).items] == ["49.90 EUR"]
 
 
 async def test_a_paid_bill_has_a_receipt_with_its_transaction_and_the_next_date(shop):

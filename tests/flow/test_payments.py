@@ -493,7 +493,7 @@ async def test_amounts_are_listed_as_far_as_they_are_known(lite):
         "b": "4990 EUR",
         "c": "5 units",
         "d": "unknown",
-        "e": "2.5 USDC",
+        "e": "2.50 USDC",
     }
 
 

@@ -174,12 +174,14 @@ def test_distances_are_said_under_a_week(by, said):
 @pytest.mark.parametrize(
     ("units", "decimals", "symbol", "said"),
     [
-        (4_200_000, 6, "USDC", "4.2 USDC"),
+        (4_200_000, 6, "USDC", "4.20 USDC"),
         (24 * 10**18 + 1, 18, "WETH", "24.000000000000000001 WETH"),
         (0, 6, "USDC", "0 USDC"),
         (7, 0, "XYZ", "7 XYZ"),
         (2**256 - 1, 18, "WETH", f"{(2**256 - 1) // 10**18}.{(2**256 - 1) % 10**18} WETH"),
-        (100_000_000, 6, "USDC", "100 USDC"),
+        (100_000_000, 6, "USDC", "100.00 USDC"),
+        (4990, 2, "EUR", "49.90 EUR"),
+        (4990, 1, "XYZ", "499.0 XYZ"),
         (None, 6, "USDC", "unknown"),
         ("5", None, None, "5 units"),
     ],

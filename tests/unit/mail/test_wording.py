@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from monitor.assets import shipped
 from monitor.domain.model import Kind
+from monitor.domain.words import in_digits
 from monitor.errors import ConfigError
 from monitor.mail.catalog import TARGET, as_text, messages
 from monitor.mail.check import check_templates
@@ -81,12 +82,13 @@ def test_dates_follow_the_language_and_not_a_pattern_of_ours(locale, words):
      ("0.050000", "0.05"), ("0.123400", "0.1234"), ("1E-8", "0.00000001"), ("1E+3", "1000"), ("25.000000", "25.00")],
 )  # fmt: skip
 def test_numbers_can_be_typed_as_they_stand(value, digits):
-    assert ENGLISH.number(Decimal(value)) == digits
+    assert ENGLISH.number(Decimal(value)) == in_digits(Decimal(value)) == digits
 
 
 @given(st.decimals(min_value=0, max_value=10**12, places=6))
-def test_a_printed_number_is_the_number(value):
+def test_a_printed_number_is_the_number_and_listings_print_it_as_mails_do(value):
     assert Decimal(ENGLISH.number(value)) == value
+    assert in_digits(value) == ENGLISH.number(value)
 
 
 @pytest.mark.parametrize(
