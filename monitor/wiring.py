@@ -49,7 +49,7 @@ from monitor.web.hooks import Door, Hooks
 
 Sleep = Callable[[float], Awaitable[None]]
 
-_COLLECT_AFTER = (20_000, 10, 10)
+_COLLECT_AFTER = (50_000, 10, 10)
 """Containers made and not freed, before the youngest, the middle and the oldest are searched (`gc.set_threshold`)."""
 
 

@@ -51,6 +51,8 @@ class Observed:
     failure: FailureSeen | None = None
     raw_mark: bytes | None = None
     """The mark of the row's own bytes on a page. None for a row that was read alone: no page will show those bytes."""
+    first_sight: bool = False
+    """It was not stored a moment ago, so nothing is looked up or locked: its insert finds out if it is by now."""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,8 @@ async def observe(
     newest = {one.snapshot.ext_id: one for one in seen}
     if len(newest) < len(seen):  # a row that stood on two pages
         newest = {one.snapshot.ext_id: one for one in sorted(seen, key=_age)}
-    stored = await load_subscriptions(conn, row.id, ext_ids=newest, lock=True)
+    known = [ext_id for ext_id, one in newest.items() if not one.first_sight]
+    stored = await load_subscriptions(conn, row.id, ext_ids=known, lock=True) if known else {}
     current = {ext_id: one for ext_id, one in newest.items() if not _outdated(stored.get(ext_id), one)}
     customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
     told, facts = await _told(conn, row.id, current, stored)
@@ -109,8 +112,8 @@ async def observe(
     for ext_id, one in current.items():
         if ext_id in same:
             continue
-        known = standings.get(ext_id)
-        standing = Standing(told=told[ext_id]) if known is None else replace(known, told=told[ext_id])
+        before = standings.get(ext_id)
+        standing = Standing(told=told[ext_id]) if before is None else replace(before, told=told[ext_id])
         decision = decide(standing, one.snapshot, policy, pen.now)
         customer_id = customer_ids.get(one.snapshot.customer_ext_id or "")
         judged.append(
@@ -139,7 +142,7 @@ async def observe(
     folded = [fact_id for ext_id, ids in facts.items() if ext_id not in late for fact_id in ids]
     await finish_facts(conn, folded, pen.now)
     if late:
-        again = [newest[ext_id] for ext_id in sorted(late)]
+        again = [replace(newest[ext_id], first_sight=False) for ext_id in sorted(late)]
         outcome.add(await observe(conn, row, policy, again, pen, address_mac, touch=touch))
     return outcome
 

@@ -29,7 +29,8 @@ from monitor.usecases.context import Account, Tools
 from monitor.usecases.observe import Observed, Outcome, observe
 from monitor.usecases.writing import Pen
 
-AHEAD = 8
+AHEAD = 16
+COMPARED_AHEAD = 4
 PAGES_AT_ONCE = 10
 PAGES_PER_WRITE = 20
 ROWS_PER_WRITE = 2000
@@ -130,7 +131,7 @@ class Pull:
         self._renews = row.read_by != self._reading
         self._db_time = (run.asked_at, 0.0)
         self._fetched: asyncio.Queue[Fetched | None] = asyncio.Queue(maxsize=AHEAD * max(1, len(run.windows)))
-        self._compared: asyncio.Queue[list[Compared] | None] = asyncio.Queue(maxsize=1)
+        self._compared: asyncio.Queue[list[Compared] | None] = asyncio.Queue(maxsize=COMPARED_AHEAD)
 
     async def walk(self) -> Sweep:
         """Walk every window, going on where an earlier process was killed. Provider errors end up in `broken`."""
@@ -253,7 +254,7 @@ class Pull:
         for snapshot, raw, mark in read.rows:
             before = known.get(snapshot.ext_id)
             if before is None or before.state_hash != state_hash(snapshot):
-                changed.append(Observed(snapshot, raw, one.asked_at, raw_mark=mark))
+                changed.append(Observed(snapshot, raw, one.asked_at, raw_mark=mark, first_sight=before is None))
             elif mark is not None and (self._renews or before.raw_mark is None):
                 renewed.append(Renewed(before.id, before.state_hash, mark))
         return Compared(

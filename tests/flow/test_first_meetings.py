@@ -92,6 +92,28 @@ async def test_what_another_inserted_meanwhile_is_observed_again_with_all_that_w
             assert len((await conn.execute(found)).all()) == 1
 
 
+async def test_a_row_that_came_in_since_it_was_compared_is_judged_against_what_is_stored(database_url, tmp_path):
+    async with staged(healthy(5, start=START), database_url, tmp_path / "var") as stage:
+        first = await a_newcomer(stage)
+        compared_before = replace(
+            first,
+            snapshot=replace(first.snapshot, reference="newer"),
+            asked_at=first.asked_at + timedelta(seconds=1),
+            first_sight=True,
+        )
+        async with stage.db.write() as conn:
+            assert (await hear(stage, conn, first)).new == 1
+        async with stage.db.write() as conn:
+            again = await hear(stage, conn, compared_before)
+        assert (again.new, again.changed, again.dropped) == (0, 1, 0)
+        async with stage.db.read() as conn:
+            row = await stage.row()
+            stored = (await load_subscriptions(conn, row.id, ext_ids=[first.snapshot.ext_id]))[first.snapshot.ext_id]
+            assert stored.snapshot.reference == "newer"
+            found = select(events.c.kind).where(events.c.subscription_id == stored.id, events.c.kind == "created")
+            assert len((await conn.execute(found)).all()) == 1
+
+
 async def test_a_row_that_names_a_customer_without_showing_him_forgets_nothing_of_him(play):
     stage = await play(healthy(5, start=START))
     seen = await a_newcomer(stage)
