@@ -48,14 +48,13 @@ def given_rows(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClau
     return select(*picked).subquery("given")
 
 
-def among(dialect: str, key: ColumnElement[str], given: FromClause) -> ColumnElement[bool]:
-    """The key is one of the given rows' ids, said so that the key's index is used.
+def among(dialect: str, key: ColumnElement[str]) -> tuple[ColumnElement[bool], ...]:
+    """What to say beside `key == given.c.id` so that the key's index is used: PostgreSQL is told the ids themselves.
 
-    PostgreSQL takes every table made of JSON for a hundred rows, and would read a small outbox as a whole for four.
+    It takes every table made of JSON for a hundred rows, and would read a small outbox as a whole for four. SQLite
+    looks each given row up; told the ids too, it would begin there and read all given rows again for each of them.
     """
-    if dialect == "postgresql":
-        return key == any_(bindparam(IDS, type_=ARRAY(String())))
-    return key.in_(select(given.c.id))
+    return (key == any_(bindparam(IDS, type_=ARRAY(String()))),) if dialect == "postgresql" else ()
 
 
 def as_parameters(dialect: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Integer, Row, String, Text, Update, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Integer, Row, String, Text, Update, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
@@ -123,19 +123,14 @@ def _claim(dialect: str, lease: timedelta) -> Update:
     n = notifications.c
     given = given_rows(dialect, {"id": String(), "address_mac": String(), "variant": String()})
     opened = select(batches.c.id).where(batches.c.state == BatchState.OPEN)
-    free = (
-        select(n.id)
-        .where(
-            among(dialect, n.id, given),
-            n.state.in_((S.READY, S.AMBIGUOUS)),
-            n.batch_id.in_(opened),
-        )
-        .with_for_update(skip_locked=True, of=notifications)
-        .cte("free")  # as a subquery PostgreSQL would ask it again for every row
-    )
+    takeable: tuple[ColumnElement[bool], ...] = (n.state.in_((S.READY, S.AMBIGUOUS)), n.batch_id.in_(opened))
+    if dialect == "postgresql":
+        free = select(n.id).where(*among(dialect, n.id), *takeable).with_for_update(skip_locked=True, of=notifications)
+        # as a subquery it would be asked again for every row
+        takeable = (n.id.in_(select(free.cte("free").c.id)),)
     return (
         update(notifications)
-        .where(n.id == given.c.id, among(dialect, n.id, given), n.id.in_(select(free.c.id)))
+        .where(n.id == given.c.id, *among(dialect, n.id), *takeable)
         .values(
             state=S.CLAIMED,
             token=n.token + 1,
@@ -157,7 +152,7 @@ def _mark(dialect: str, lease: timedelta) -> Update:
         update(notifications)
         .where(
             n.id == given.c.id,
-            among(dialect, n.id, given),
+            *among(dialect, n.id),
             n.state == S.CLAIMED,
             n.owner == bindparam("whose", type_=String()),
             n.token == given.c.token,
@@ -200,7 +195,7 @@ def _settle(dialect: str) -> Update:
         update(notifications)
         .where(
             n.id == given.c.id,
-            among(dialect, n.id, given),
+            *among(dialect, n.id),
             n.state == given.c.expect,
             (n.token == given.c.token) | given.c.token.is_(None),
         )

@@ -29,8 +29,10 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", list(ASKED))
-async def test_no_question_of_every_minute_reads_the_whole_outbox(asked, sqlite_url):
+GROUPS = ("claim", "mark", "settle")
+
+
+async def plans_of(asked, sqlite_url) -> list[str]:
     db = Database(sqlite_url)
     await upgrade(db)
     statements: list[tuple[str, object]] = []
@@ -47,5 +49,18 @@ async def test_no_question_of_every_minute_reads_the_whole_outbox(asked, sqlite_
             plan = await conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             plans += [row[3] for row in plan]
     await db.aclose()
+    return plans
+
+
+@pytest.mark.parametrize("asked", list(ASKED))
+async def test_no_question_of_every_minute_reads_the_whole_outbox(asked, sqlite_url):
+    plans = await plans_of(asked, sqlite_url)
     assert plans
     assert [step for step in plans if step.startswith("SCAN notifications") and "INDEX" not in step] == []
+
+
+@pytest.mark.parametrize("asked", GROUPS)
+async def test_the_rows_of_a_group_are_read_once_and_each_is_looked_up(asked, sqlite_url):
+    first, second, *_ = await plans_of(asked, sqlite_url)
+    assert first.startswith("SCAN each")  # the given rows
+    assert second.startswith("SEARCH notifications")
