@@ -6,9 +6,10 @@ A fact that is not known, not true any more at `now`, or not this kind's busines
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from monitor.domain.amounts import Token, agreed_price, amounts_for, failure_is_current
 from monitor.domain.calendar import deadline_of, trial_end_of
@@ -55,6 +56,10 @@ class Mailing:
     in_reply_to: str | None = None
     message_id: str = ""
     date_header: str = ""
+    link_hosts: tuple[str, ...] | None = None
+
+
+_REPEATED = tuple(field.name for field in fields(Mailing) if field.name != "shared_address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,33 @@ class StoredFacts:
 
 def fill_letter(mailing: Mailing, facts: StoredFacts, now: datetime) -> Letter:
     """The letter of this mail, true at `now` (aware UTC)."""
-    letter = _with_times(_frame(mailing, facts, now), facts, now)
-    letter = _with_proof(letter, facts, now)
-    if mailing.kind is Kind.RECOVERED:
-        return _with_recovery(letter, facts)
-    if mailing.kind in _SPENDING:
-        return _with_usage(letter, facts)
-    return _with_amounts(letter, facts, now)
+    return Letter(**subscription_facts(mailing, facts, now))
+
+
+def frame_of(mailing: Mailing, customer_name: str | None, now: datetime) -> dict[str, Any]:
+    """What a letter says whatever it is about, by the names of its fields. A letter is made once, of all its facts."""
+    greeted = greeting_name(customer_name, shared_address=mailing.shared_address)
+    return {name: getattr(mailing, name) for name in _REPEATED} | {"customer_name": greeted, "now": now}
+
+
+def subscription_facts(mailing: Mailing, facts: StoredFacts, now: datetime) -> dict[str, Any]:
+    """What a letter about a subscription says, by the names of its fields."""
+    kind, currency = mailing.kind, _currency(facts)
+    values = frame_of(mailing, facts.customer_name, now) | {
+        "product": facts.product_name or mailing.brand.name,
+        "price_usd": agreed_price(facts.snapshot, facts.product_price_usd),
+        "period": facts.snapshot.frequency,
+        "token": (currency.symbol or None) if currency else None,
+        "manage_link": facts.manage_link,
+        "product_link": facts.product_link,
+        **_times(kind, facts, now),
+        **_proof(facts, now),
+    }
+    if kind is Kind.RECOVERED:
+        return values | _recovery(facts, values["last_bill_at"])
+    if kind in _SPENDING:
+        return values | _usage(facts)
+    return values | _amounts(mailing, facts, values["price_usd"], now)
 
 
 def greeting_name(name: str | None, *, shared_address: bool) -> str | None:
@@ -105,125 +130,89 @@ def tail_of(text: str | None) -> str | None:
     return (text or "").removeprefix("0x")[-TAIL:] or None
 
 
-def _frame(mailing: Mailing, facts: StoredFacts, now: datetime) -> Letter:
-    snapshot = facts.snapshot
-    currency = _currency(facts)
-    return Letter(
-        kind=mailing.kind,
-        variant=mailing.variant,
-        step=mailing.step,
-        urgency=mailing.urgency,
-        notification_id=mailing.notification_id,
-        first_in_episode=mailing.first_in_episode,
-        locale=mailing.locale,
-        zone=mailing.zone,
-        brand=mailing.brand,
-        sender=mailing.sender,
-        reply_to=mailing.reply_to,
-        recipient=mailing.recipient,
-        customer_name=greeting_name(facts.customer_name, shared_address=mailing.shared_address),
-        product=facts.product_name or mailing.brand.name,
-        refusable=mailing.refusable,
-        price_usd=agreed_price(snapshot, facts.product_price_usd),
-        period=snapshot.frequency,
-        token=(currency.symbol or None) if currency else None,
-        now=now,
-        manage_link=facts.manage_link,
-        product_link=facts.product_link,
-        unsubscribe_url=mailing.unsubscribe_url,
-        in_reply_to=mailing.in_reply_to,
-        message_id=mailing.message_id,
-        date_header=mailing.date_header,
-    )
-
-
-def _with_times(letter: Letter, facts: StoredFacts, now: datetime) -> Letter:
+def _times(kind: Kind, facts: StoredFacts, now: datetime) -> dict[str, Any]:
     """Instants by kind. What a mail announces lies ahead; an announcement that has passed is left out."""
-    snapshot, kind = facts.snapshot, letter.kind
+    snapshot = facts.snapshot
     deadline = deadline_of(snapshot)
     ends_at = snapshot.next_billing_at or snapshot.current_period_end_at
     retries = kind in _FAILING and not deadline.any_moment
     billed = snapshot.status is Status.ACTIVE and kind is not Kind.PAYMENT_FAILED
-    return replace(
-        letter,
-        next_bill_at=_ahead(snapshot.next_billing_at, now) if billed else None,
-        next_attempt_at=_ahead(snapshot.next_attempt_at, now) if retries else None,
-        cancellation_at=_ahead(deadline.cancellation_at, now) if kind in _ENDING else None,
-        paid_until_at=_paid_until(snapshot),
-        trial_end_at=trial_end_of(snapshot) if kind in _TRIAL else None,
-        ends_at=_ahead(ends_at, now) if kind is Kind.STOPPED else None,
-        ended_at=snapshot.cancelled_at if kind is Kind.CANCELLED else None,
-        paused_since_at=facts.episode.evidence_at if facts.episode and kind is Kind.PAUSED else None,
-        failed_at=_failed_at(snapshot, facts.told, now) if kind in _FAILING else None,
-        balance_checked_at=facts.told.balance_checked_at if _is_short(letter, facts) else None,
-    )
+    return {
+        "next_bill_at": _ahead(snapshot.next_billing_at, now) if billed else None,
+        "next_attempt_at": _ahead(snapshot.next_attempt_at, now) if retries else None,
+        "cancellation_at": _ahead(deadline.cancellation_at, now) if kind in _ENDING else None,
+        "paid_until_at": _paid_until(snapshot),
+        "trial_end_at": trial_end_of(snapshot) if kind in _TRIAL else None,
+        "ends_at": _ahead(ends_at, now) if kind is Kind.STOPPED else None,
+        "ended_at": snapshot.cancelled_at if kind is Kind.CANCELLED else None,
+        "paused_since_at": facts.episode.evidence_at if facts.episode and kind is Kind.PAUSED else None,
+        "failed_at": _failed_at(snapshot, facts.told, now) if kind in _FAILING else None,
+        "balance_checked_at": facts.told.balance_checked_at if _is_short(kind, facts) else None,
+    }
 
 
-def _with_proof(letter: Letter, facts: StoredFacts, now: datetime) -> Letter:
+def _proof(facts: StoredFacts, now: datetime) -> dict[str, Any]:
     """What lets a customer tell this mail from a fraud: the last bill, the tails, where they signed up."""
     snapshot, told = facts.snapshot, facts.told
     known = told.bill_at is not None and told.bill_at <= now and not _is_older(told.bill_at, snapshot.last_billing_at)
-    return replace(
-        letter,
-        last_bill_at=told.bill_at if known else snapshot.last_billing_at,
-        last_bill_tx=told.bill_tx if known else None,
-        last_bill_usd=told.bill_usd if known else None,
-        sub_tail=tail_of(snapshot.subscription_hash),
-        wallet_tail=tail_of(snapshot.wallet),
-        reference=snapshot.reference,
-        signed_up_at=snapshot.created_at,
-    )
+    return {
+        "last_bill_at": told.bill_at if known else snapshot.last_billing_at,
+        "last_bill_tx": told.bill_tx if known else None,
+        "last_bill_usd": told.bill_usd if known else None,
+        "sub_tail": tail_of(snapshot.subscription_hash),
+        "wallet_tail": tail_of(snapshot.wallet),
+        "reference": snapshot.reference,
+        "signed_up_at": snapshot.created_at,
+    }
 
 
-def _with_amounts(letter: Letter, facts: StoredFacts, now: datetime) -> Letter:
+def _amounts(mailing: Mailing, facts: StoredFacts, price_usd: Decimal | None, now: datetime) -> dict[str, Any]:
     amounts = amounts_for(
-        kind=letter.kind,
-        variant=letter.variant,
+        kind=mailing.kind,
+        variant=mailing.variant,
         snapshot=facts.snapshot,
         told=facts.told,
-        price_usd=letter.price_usd,
+        price_usd=price_usd,
         currency=_currency(facts),
         gas=facts.gas,
         now=now,
     )
-    return replace(
-        letter,
-        amount_due=amounts.due,
-        amount_due_as_of=amounts.as_of,
-        amounts_uncertain=amounts.uncertain,
-        allowance_left=amounts.allowance_left,
-        approve_more=amounts.approve_more,
-        approve_total=amounts.approve_total,
-        maximum_now=amounts.maximum_now,
-        maximum_to_set=amounts.maximum_to_set,
-    )
+    return {
+        "amount_due": amounts.due,
+        "amount_due_as_of": amounts.as_of,
+        "amounts_uncertain": amounts.uncertain,
+        "allowance_left": amounts.allowance_left,
+        "approve_more": amounts.approve_more,
+        "approve_total": amounts.approve_total,
+        "maximum_now": amounts.maximum_now,
+        "maximum_to_set": amounts.maximum_to_set,
+    }
 
 
-def _with_usage(letter: Letter, facts: StoredFacts) -> Letter:
+def _usage(facts: StoredFacts) -> dict[str, Any]:
     """The figures of the period; a token amount, or the next bill's date, would be about something else."""
     usage = facts.told.usage
     if usage is None:
-        return letter
-    return replace(
-        letter,
-        next_bill_at=None,
-        used_usd=usage.used_usd,
-        limit_usd=limit_of(facts.snapshot, usage),
-        period_ends_at=usage.period_end_at,
-        measured_at=usage.as_of,
-    )
+        return {}
+    return {
+        "next_bill_at": None,
+        "used_usd": usage.used_usd,
+        "limit_usd": limit_of(facts.snapshot, usage),
+        "period_ends_at": usage.period_end_at,
+        "measured_at": usage.as_of,
+    }
 
 
-def _with_recovery(letter: Letter, facts: StoredFacts) -> Letter:
+def _recovery(facts: StoredFacts, paid_at: datetime | None) -> dict[str, Any]:
     """What healed it: a bill newer than the episode is the last bill; else the allowance that was approved."""
-    episode, paid_at, currency = facts.episode, letter.last_bill_at, _currency(facts)
+    episode, currency = facts.episode, _currency(facts)
     if episode is None or episode.kind is not Situation.LOW_ON_FUNDS:
-        return letter
+        return {}
     if paid_at is not None and (episode.opened_bill_at is None or paid_at > episode.opened_bill_at):
-        return letter
+        return {}
     if currency is None or facts.snapshot.allowance is None:
-        return letter
-    return replace(letter, approved=Token.of(currency).left(facts.snapshot.allowance))
+        return {}
+    return {"approved": Token.of(currency).left(facts.snapshot.allowance)}
 
 
 def _currency(facts: StoredFacts) -> CurrencySeen | None:
@@ -250,12 +239,10 @@ def _is_older(bill_at: datetime, last_billing_at: datetime | None) -> bool:
     return last_billing_at is not None and bill_at < last_billing_at - _BILL_SLACK
 
 
-def _is_short(letter: Letter, facts: StoredFacts) -> bool:
+def _is_short(kind: Kind, facts: StoredFacts) -> bool:
     """Whether the wallet was found to hold too little for the very bill that comes next."""
     short_for_at = facts.told.balance_short_for_at
-    return (
-        letter.kind is Kind.LOW_ON_FUNDS and short_for_at is not None and short_for_at == facts.snapshot.next_billing_at
-    )
+    return kind is Kind.LOW_ON_FUNDS and short_for_at is not None and short_for_at == facts.snapshot.next_billing_at
 
 
 def _ahead(at: datetime | None, now: datetime) -> datetime | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from monitor.domain.letter import Letter
-from monitor.domain.letters import Mailing, StoredFacts, fill_letter, greeting_name
+from monitor.domain.letters import Mailing, StoredFacts, frame_of, subscription_facts
 from monitor.domain.model import CurrencySeen, Kind
 from monitor.domain.payments import PaymentSeen
 
@@ -30,16 +31,17 @@ class PaymentFacts:
 def fill_payment_letter(mailing: Mailing, facts: PaymentFacts, now: datetime) -> Letter:
     """The letter of this notice, true at `now` (aware UTC)."""
     payment, currency = facts.payment, facts.currency
-    letter = _by_itself(mailing, facts, now) if facts.bill_of is None else fill_letter(mailing, facts.bill_of, now)
-    return replace(
-        letter,
-        token=(currency.symbol or None) if currency else None,
-        payment_at=_at(mailing.kind, payment),
-        payment_amount=whole_amount(payment.amount_units, currency),
-        payment_usd=payment.amount_usd,
-        payment_tx=payment.tx_hash,
-        payment_link=facts.payment_link,
-    )
+    bill_of = facts.bill_of
+    values = _by_itself(mailing, facts, now) if bill_of is None else subscription_facts(mailing, bill_of, now)
+    values |= {
+        "token": (currency.symbol or None) if currency else None,
+        "payment_at": _at(mailing.kind, payment),
+        "payment_amount": whole_amount(payment.amount_units, currency),
+        "payment_usd": payment.amount_usd,
+        "payment_tx": payment.tx_hash,
+        "payment_link": facts.payment_link,
+    }
+    return Letter(**values)
 
 
 def whole_amount(units: int | None, currency: CurrencySeen | None) -> Decimal | None:
@@ -49,31 +51,13 @@ def whole_amount(units: int | None, currency: CurrencySeen | None) -> Decimal | 
     return Decimal(f"{units}E-{currency.decimals}")
 
 
-def _by_itself(mailing: Mailing, facts: PaymentFacts, now: datetime) -> Letter:
-    return Letter(
-        kind=mailing.kind,
-        variant=mailing.variant,
-        step=mailing.step,
-        urgency=mailing.urgency,
-        notification_id=mailing.notification_id,
-        first_in_episode=mailing.first_in_episode,
-        locale=mailing.locale,
-        zone=mailing.zone,
-        brand=mailing.brand,
-        sender=mailing.sender,
-        reply_to=mailing.reply_to,
-        recipient=mailing.recipient,
-        customer_name=greeting_name(facts.customer_name, shared_address=mailing.shared_address),
-        product=facts.product_name or "",
-        refusable=mailing.refusable,
-        purchase=True,
-        now=now,
-        reference=facts.payment.reference,
-        product_link=facts.product_link,
-        unsubscribe_url=mailing.unsubscribe_url,
-        message_id=mailing.message_id,
-        date_header=mailing.date_header,
-    )
+def _by_itself(mailing: Mailing, facts: PaymentFacts, now: datetime) -> dict[str, Any]:
+    return frame_of(mailing, facts.customer_name, now) | {
+        "product": facts.product_name or "",
+        "purchase": True,
+        "reference": facts.payment.reference,
+        "product_link": facts.product_link,
+    }
 
 
 def _at(kind: Kind, payment: PaymentSeen) -> datetime | None:

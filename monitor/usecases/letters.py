@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Protocol
@@ -133,13 +133,12 @@ class LetterDesk:
             in_reply_to=mail.first_message_id,
             message_id=f"<{mail.id}@{account.sender_address.rpartition('@')[2]}>",
             date_header=format_datetime(now.astimezone(UTC)),
+            link_hosts=tuple(sorted(account.link_hosts)),
         )
         about = mail.about
         if isinstance(about, OfPayment):
-            letter = fill_payment_letter(mailing, self._payment_facts(account, mail, about), now)
-        else:
-            letter = fill_letter(mailing, self._facts(account, mail, about.subscription), now)
-        return replace(letter, link_hosts=tuple(sorted(account.link_hosts))), variant
+            return fill_payment_letter(mailing, self._payment_facts(account, mail, about), now), variant
+        return fill_letter(mailing, self._facts(account, mail, about.subscription), now), variant
 
     def _payment_facts(self, account: Account, mail: StoredMail, about: OfPayment) -> PaymentFacts:
         products, currencies = self._catalog or ({}, {})
