@@ -53,6 +53,11 @@ class Observed:
     """The mark of the row's own bytes on a page. None for a row that was read alone: no page will show those bytes."""
     first_sight: bool = False
     """It was not stored a moment ago, so nothing is looked up or locked: its insert finds out if it is by now."""
+    state_hash: bytes = field(init=False)
+    """Made at once, and so before the transaction: while a database writes, the next page's hashes are made."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state_hash", state_hash(self.snapshot))
 
 
 @dataclass(slots=True)
@@ -100,11 +105,10 @@ async def observe(
     customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
     told, facts = await _told(conn, row.id, current, stored)
     outcome = Outcome(ids={ext_id: one.id for ext_id, one in stored.items()}, dropped=len(newest) - len(current))
-    digests = {ext_id: state_hash(one.snapshot) for ext_id, one in current.items()}
     same = {
         ext_id: before
         for ext_id, before in stored.items()
-        if before.state_hash == digests.get(ext_id) and told[ext_id] == before.told
+        if (one := current.get(ext_id)) and one.state_hash == before.state_hash and told[ext_id] == before.told
     }
     equal = [{"row_id": before.id, "asked_at": current[ext_id].asked_at} for ext_id, before in same.items()]
     standings = await _standings(conn, row, {ext_id: one for ext_id, one in stored.items() if ext_id not in same})
@@ -123,7 +127,7 @@ async def observe(
                 told=told[ext_id],
                 decision=decision,
                 asked_at=one.asked_at,
-                state_hash=digests[ext_id],
+                state_hash=one.state_hash,
                 raw=one.raw,
                 customer_id=customer_id,
                 raw_mark=one.raw_mark,
