@@ -76,15 +76,26 @@ class Marker:
     """Commits marks of all connections in groups: `sent` of the last mail with `in_data` of the next."""
 
     def __init__(
-        self, tools: Tools, account_id: int, now: datetime, posted: Posted, *, at_work: Callable[[], int]
+        self,
+        tools: Tools,
+        account_id: int,
+        now: datetime,
+        posted: Posted,
+        *,
+        at_work: Callable[[], int],
+        moved: asyncio.Event,
     ) -> None:
-        """Settled mails are added to `posted` once they are committed. `at_work`: how many may soon want a mark."""
+        """Settled mails are added to `posted` once they are committed, which sets `moved` each time.
+
+        `at_work`: how many may soon want a mark.
+        """
         self._tools = tools
         self._account_id = account_id
         self._broken: BaseException | None = None
         self._now = now
         self._posted = posted
         self._at_work = at_work
+        self._moved = moved
         self._asked: list[tuple[ClaimedMail, asyncio.Future[int | None]]] = []
         self._settled: list[Settlement] = []
         self._wake = asyncio.Event()
@@ -140,6 +151,7 @@ class Marker:
             self._committing = False
             self._posted.settled.extend(settled)
             self.outstanding.difference_update(one.mail.id for one in settled)
+            self._moved.set()
             for mail, future in asked:
                 if not future.done():
                     future.set_result(copies.get(mail.id))

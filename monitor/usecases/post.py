@@ -59,13 +59,13 @@ class PostOffice:
         self._now = now
         self._connections = connections
         self.posted = Posted()
-        self._marker = Marker(tools, account_id, now, self.posted, at_work=lambda: self._at_work)
+        self._moved = asyncio.Event()
+        self._marker = Marker(tools, account_id, now, self.posted, at_work=lambda: self._at_work, moved=self._moved)
         self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
         self._ahead: dict[Session, ClaimedMail] = {}
         """The mail whose envelope a connection has said already, with the body of the one before it."""
         self._clerks: set[asyncio.Task[None]] = set()
         self._at_work = 0
-        self._moved = asyncio.Event()
         self._closing = False
 
     async def __aenter__(self) -> Self:

@@ -171,6 +171,15 @@ async def test_connections_are_kept_from_one_group_to_the_next(counter):
     assert counter.sink.passes["QUIT"] == 2
 
 
+async def test_a_pass_ends_with_its_last_mark_and_not_when_somebody_looks_again(counter, monkeypatch):
+    monkeypatch.setattr(post, "NOTICE_STOP_S", 60.0)
+    mails = await counter.claimed(3)
+    async with counter.office() as office, asyncio.timeout(5.0):
+        await office.send(mails)
+        await office.finish()
+    assert set(await counter.states(mails)) == {S.SENT}
+
+
 async def test_a_server_that_lets_in_one_connection_gets_all_mails_over_it(counter):
     counter.script["CONNECT", 2] = counter.script["CONNECT", 3] = Act(
         reply=b"421 4.3.2 one at a time\r\n", then="close"
