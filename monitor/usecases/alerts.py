@@ -21,6 +21,7 @@ _TITLES = {
     Cause.MISSING_RUN: "a run is missing",
     Cause.SENDER_PAUSED: "the sender pauses",
     Cause.UNREACHABLE: "customers cannot be reached",
+    Cause.WEBHOOKS: "webhooks stay away",
 }
 
 

@@ -252,6 +252,15 @@ async def test_a_cause_is_told_once_in_24_hours_also_after_a_restart(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("cause", Cause)
+async def test_there_is_no_trouble_that_cannot_be_told(cause, tmp_path):
+    bell = Bell()
+    assert await Alerts(bell, tmp_path).tell([Finding("acme", cause, "why")], START) == 1
+    ((title, body),) = bell.rung
+    assert title.startswith("Subscription monitor: acme: ")
+    assert body == "why"
+
+
 async def test_two_accounts_with_one_trouble_are_told_of_both(tmp_path):
     bell = Bell()
     both = [HELD, Finding("beta", Cause.GUARD_HOLD, "1 batch of mails held")]
