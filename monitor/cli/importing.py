@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -22,15 +23,15 @@ FileArgument = Annotated[Path, typer.Argument(help="The file, UTF-8.")]
 OneAccountOption = Annotated[
     str | None, typer.Option("--account", "-a", help="The account; may be left out where there is only one.")
 ]
+_Done = Imported | UsageImported
 
-
-class _Done(Protocol):
-    """What became of a file: which lines could not be used."""
-
-    bad: list[tuple[int, str]]
-
-
-_D = TypeVar("_D", bound=_Done)
+_NOTES = {
+    "kept": "customers have another address already; it was kept (--replace overwrites it)",
+    "without_address": "customers have no address: their mails are voided with the rule no_address",
+    "older": "were measured before what is known already, which stays",
+    "over": "are about a period that has ended: nothing is mailed about it",
+}
+"""What is said of a count, where it is not 0."""
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +53,7 @@ def ids(
 
     The same file again changes nothing. Exit code 1 when a line holds no id; the others are imported.
     """
-    _import(file, config, account, output_format, import_ids, _tell)
+    _import(file, config, account, output_format, import_ids)
 
 
 def contacts(
@@ -72,7 +73,7 @@ def contacts(
     async def act(tools: Tools, chosen: Account, lines: Iterable[str]) -> Imported:
         return await import_contacts(tools, chosen, lines, replace_addresses=replace)
 
-    _import(file, config, account, output_format, act, _tell)
+    _import(file, config, account, output_format, act)
 
 
 def usage(
@@ -87,7 +88,7 @@ def usage(
     run or delivery mails whoever has used 80 percent of the limit, or all of it: each once a period, however often a
     file comes. The same file again changes nothing. Exit code 1 when a line cannot be used; the others are imported.
     """
-    _import(file, config, account, output_format, import_usage, _tell_usage)
+    _import(file, config, account, output_format, import_usage)
 
 
 def _import(
@@ -95,8 +96,7 @@ def _import(
     config: Path | None,
     account: str | None,
     output_format: Format,
-    act: Callable[[Tools, Account, Iterable[str]], Coroutine[Any, Any, _D]],
-    tell: Callable[[str, _D, Format], None],
+    act: Callable[[Tools, Account, Iterable[str]], Awaitable[_Done]],
 ) -> None:
     async def body(stop: Stop) -> int:
         lines = _read(file)
@@ -105,7 +105,7 @@ def _import(
             if len(names) != 1:
                 raise ConfigError(f"--account: there are several accounts ({', '.join(names)}); name one")
             done = await act(wiring.tools, wiring.account(names[0]), lines)
-        tell(names[0], done, output_format)
+        _tell(names[0], done, output_format)
         return Exit.FAILURES if done.bad else Exit.DONE
 
     console.operate(body)
@@ -119,41 +119,19 @@ def _read(file: Path) -> list[str]:
         raise ConfigError(f"{file}: cannot be read ({reason})") from None
 
 
-def _tell(account: str, done: Imported, output_format: Format) -> None:
+def _tell(account: str, done: _Done, output_format: Format) -> None:
+    counts = asdict(done)
+    bad = counts.pop("bad")
     if output_format is Format.JSON:
-        bad = [{"line": number, "reason": reason} for number, reason in done.bad]
-        counts = {name: getattr(done, name) for name in ("lines", "new", "changed", "unchanged", "kept")}
-        console.print_json({"account": account, **counts, "without_address": done.without_address, "bad": bad})
+        lines = [{"line": number, "reason": reason} for number, reason in bad]
+        console.print_json({"account": account, **counts, "bad": lines})
         return
     console.say(
         f"{account}: {done.lines} lines: {done.new} new, {done.changed} changed, {done.unchanged} known already"
     )
-    if done.kept:
-        console.say(f"{done.kept} customers have another address already; it was kept (--replace overwrites it)")
-    if done.without_address:
-        console.say(
-            f"{done.without_address} customers have no address: their mails are voided with the rule no_address"
-        )
-    _warn(done.bad)
-
-
-def _tell_usage(account: str, done: UsageImported, output_format: Format) -> None:
-    if output_format is Format.JSON:
-        bad = [{"line": number, "reason": reason} for number, reason in done.bad]
-        names = ("lines", "new", "changed", "unchanged", "older", "over")
-        console.print_json({"account": account, **{name: getattr(done, name) for name in names}, "bad": bad})
-        return
-    console.say(
-        f"{account}: {done.lines} lines: {done.new} new, {done.changed} changed, {done.unchanged} known already"
-    )
-    if done.older:
-        console.say(f"{done.older} were measured before what is known already, which stays")
-    if done.over:
-        console.say(f"{done.over} are about a period that has ended: nothing is mailed about it")
-    _warn(done.bad)
-
-
-def _warn(bad: Sequence[tuple[int, str]]) -> None:
+    for name, words in _NOTES.items():
+        if counts.get(name):
+            console.say(f"{counts[name]} {words}")
     for number, reason in bad[:MOST_NAMED]:
         console.warn(f"line {number}: {reason}")
     if len(bad) > MOST_NAMED:
