@@ -156,7 +156,7 @@ class Reader:
         return replace(
             story,
             situation=situation,
-            summary=summary,
+            summary="; ".join([summary, *_beside(spells, zone)]),
             next=_next(spells, found, zone, known_at=known_at),
             facts=facts,
             spells=spells,
@@ -259,21 +259,7 @@ def _summary(
     *,
     known_at: datetime | None,
 ) -> tuple[str, str]:
-    """What the customer faces in billing, since when, with the situation's stable name; and what beside it."""
-    text, current = _billing_summary(spells, events, seen_at, stored, zone, known_at=known_at)
-    beside = [f"{name_of(one.kind)} since {moment(one.opened_at, zone)}" for one in spells if one.open and one.beside]
-    return "; ".join([text, *beside]), current
-
-
-def _billing_summary(
-    spells: tuple[Spell, ...],
-    events: list[Any],
-    seen_at: datetime,
-    stored: StoredSubscription,
-    zone: ZoneInfo,
-    *,
-    known_at: datetime | None,
-) -> tuple[str, str]:
+    """What the customer faces in billing and since when, with the situation's stable name."""
     faced = [row for row in events if row.kind in _SITUATIONS]
     current = faced[-1].kind if faced else Situation.HEALTHY.value
     if known_at is None:
@@ -288,6 +274,11 @@ def _billing_summary(
     if current == Situation.UNKNOWN:
         return f"In a state that this version does not know since {since}; nothing is mailed meanwhile", current
     return f"{name_of(current).capitalize()} since {since}{'' if changes else ' (first seen)'}", current
+
+
+def _beside(spells: tuple[Spell, ...], zone: ZoneInfo) -> list[str]:
+    """What the customer faces besides billing."""
+    return [f"{name_of(one.kind)} since {moment(one.opened_at, zone)}" for one in spells if one.open and one.beside]
 
 
 def _next(spells: tuple[Spell, ...], found: Any, zone: ZoneInfo, *, known_at: datetime | None) -> str:
