@@ -121,14 +121,13 @@ class Wiring:
             for name, one in self.settings.accounts.items()
         ]
         urls = [url.get_secret_value() for url in self.settings.alerts.urls]
-        state_dir = self.settings.state_dir
-        alerts = Alerts(AppriseAlarm(urls) if urls else NoAlarm(), state_dir)
+        alerts = Alerts(AppriseAlarm(urls) if urls else NoAlarm(), self.tools.db)
         accounts = [charge.account for charge in charges]
         return Crew(
             self.tools,
             charges,
             self.mailer,
-            state_dir=state_dir,
+            state_dir=self.settings.state_dir,
             meter=self.meter,
             alerts=alerts,
             readers=self._readers(accounts),

@@ -43,7 +43,7 @@ def crew_of(
         stage.mailer,
         state_dir=Path(stage.state_dir),
         meter=meter or Meter(),
-        alerts=Alerts(bell or Bell(), Path(stage.state_dir)),
+        alerts=Alerts(bell or Bell(), stage.db),
         readers=HookReaders(stage.tools, {stage.account.name: stage.account}, meter or Meter(), pause=instantly),
     )
 

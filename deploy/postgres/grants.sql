@@ -9,7 +9,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO monitor_worker;
 
 -- The worker: rows that it changes.
 GRANT SELECT, INSERT, UPDATE ON
-    accounts, batches, currencies, customers, discovered, episodes, instance, locks, notifications, payment_walks, payments,
+    accounts, alerts, batches, currencies, customers, discovered, episodes, instance, locks, notifications, payment_walks, payments,
     products, run_pages, runs, subscriptions
     TO monitor_worker;
 -- Rows that expire or are taken back.
@@ -21,7 +21,7 @@ GRANT SELECT ON alembic_version, ledger_unlock TO monitor_worker;
 
 -- The reader: tables without personal data,
 GRANT SELECT ON
-    accounts, alembic_version, batches, currencies, discovered, episodes, events, instance, locks, payment_events,
+    accounts, alembic_version, alerts, batches, currencies, discovered, episodes, events, instance, locks, payment_events,
     payment_walks, products, run_pages, runs, suppressions, templates, usages
     TO monitor_reader;
 -- and of the others what tells nothing about a person.

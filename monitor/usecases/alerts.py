@@ -1,19 +1,18 @@
-"""Tell the operator each cause once in 24 hours, and remember it over restarts."""
+"""Tell the operator each cause once in 24 hours, whatever is restarted meanwhile, and on whichever machine."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import structlog
 
 from monitor.alarm import Alarm
+from monitor.store.alerts import alerts_told, note_alert
+from monitor.store.engine import Database
 from monitor.usecases.watch import Cause, Finding
 
 QUIET = timedelta(hours=24)
-FILE_NAME = "alerts.json"
 _TITLES = {
     Cause.DATABASE: "the database is out of reach",
     Cause.GUARD_HOLD: "mails wait for your decision",
@@ -26,37 +25,29 @@ _TITLES = {
 
 
 class Alerts:
-    """What was told when, in a file of the state folder; one process at a time writes it."""
+    """Who is told, and the database that knows what was told when."""
 
-    def __init__(self, alarm: Alarm, state_dir: Path) -> None:
-        """The folder must be there."""
+    def __init__(self, alarm: Alarm, db: Database) -> None:
         self._alarm = alarm
-        self._file = state_dir / FILE_NAME
+        self._db = db
 
     async def tell(self, findings: Iterable[Finding], now: datetime) -> int:
-        """Ring for what was not told within 24 hours; returns how often. What nobody took is told again next time."""
-        told = {key: at for key, at in self._read().items() if now - at < QUIET}
+        """Ring for what was not told within 24 hours; returns how often. What nobody took is told again next time.
+
+        It is noted once it was taken: told twice, by two who look in the same second, is better than never.
+        """
+        async with self._db.read() as conn:
+            told = await alerts_told(conn, now - QUIET, now)
         rung = 0
         for one in findings:
-            key = f"{one.account or ''} {one.cause.value}"
-            if key in told:
+            account, cause = one.account or "", one.cause.value
+            if (account, cause) in told:
                 continue
-            who = "" if one.account is None else f"{one.account}: "
-            structlog.get_logger().warning("alert", account=one.account, cause=one.cause.value, why=one.sentence)
+            who = f"{account}: " if account else ""
+            structlog.get_logger().warning("alert", account=one.account, cause=cause, why=one.sentence)
             if await self._alarm.ring(f"Subscription monitor: {who}{_TITLES[one.cause]}", one.sentence):
-                told[key] = now
+                async with self._db.write() as conn:
+                    await note_alert(conn, account, cause, now)
+                told.add((account, cause))
                 rung += 1
-        self._write(told)
         return rung
-
-    def _read(self) -> dict[str, datetime]:
-        try:
-            noted = json.loads(self._file.read_text(encoding="utf-8"))
-            return {str(key): datetime.fromisoformat(at) for key, at in noted.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}  # told twice is better than never
-
-    def _write(self, told: dict[str, datetime]) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({key: at.isoformat() for key, at in told.items()}), encoding="utf-8")
-        fresh.replace(self._file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -11,18 +9,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from monitor.alarm import AppriseAlarm
-from monitor.errors import ConfigError
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
 from monitor.store.schema import facts, quarantine, run_pages, runs
 from monitor.store.upkeep import AT_ONCE
-from monitor.usecases.alerts import Alerts
 from monitor.usecases.housekeeping import keep_house
 from monitor.usecases.pausing import pause, resume
-from monitor.usecases.watch import Cause, Finding, Watched, levels, look_after
-from tests.crews import Bell
+from monitor.usecases.watch import Watched, levels, look_after
 from tests.store_rows import a_batch, a_mail, a_snapshot, a_subscription, an_episode
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -232,75 +226,3 @@ async def test_the_gauges_show_what_waits_of_every_account_that_ever_ran(stage):
     assert (level.last_complete_at, level.paused, level.sender_paused) == (START, True, True)
     (later,) = await levels(stage.db, WATCHED, START + timedelta(minutes=5))
     assert (later.waiting, later.sender_paused) == (2, False)
-
-
-# --- what is told -------------------------------------------------------------------------------------------------
-
-HELD = Finding("acme", Cause.GUARD_HOLD, "1 batch of mails held")
-KEY = Finding("acme", Cause.KEY, "refused")
-
-
-async def test_a_cause_is_told_once_in_24_hours_also_after_a_restart(tmp_path):
-    bell = Bell()
-    assert await Alerts(bell, tmp_path).tell([HELD], START) == 1
-    assert await Alerts(bell, tmp_path).tell([HELD, KEY], START + timedelta(hours=23, minutes=59)) == 1
-    assert await Alerts(bell, tmp_path).tell([HELD, KEY], START + days(1)) == 1
-    assert [title.rpartition(": ")[2] for title, _ in bell.rung] == [
-        "mails wait for your decision",
-        "the API refuses the key",
-        "mails wait for your decision",
-    ]
-
-
-@pytest.mark.parametrize("cause", Cause)
-async def test_there_is_no_trouble_that_cannot_be_told(cause, tmp_path):
-    bell = Bell()
-    assert await Alerts(bell, tmp_path).tell([Finding("acme", cause, "why")], START) == 1
-    ((title, body),) = bell.rung
-    assert title.startswith("Subscription monitor: acme: ")
-    assert body == "why"
-
-
-async def test_two_accounts_with_one_trouble_are_told_of_both(tmp_path):
-    bell = Bell()
-    both = [HELD, Finding("beta", Cause.GUARD_HOLD, "1 batch of mails held")]
-    assert await Alerts(bell, tmp_path).tell(both, START) == 2
-
-
-async def test_what_nobody_heard_is_told_again(tmp_path):
-    bell = Bell()
-    bell.deaf = True
-    assert await Alerts(bell, tmp_path).tell([HELD], START) == 0
-    bell.deaf = False
-    assert await Alerts(bell, tmp_path).tell([HELD], START) == 1
-
-
-async def test_a_damaged_memory_tells_twice_rather_than_never(tmp_path):
-    (tmp_path / "alerts.json").write_text("[1, 2")
-    assert await Alerts(Bell(), tmp_path).tell([HELD], START) == 1
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a plugin of Apprise imports an old module of Python
-async def test_an_alert_goes_out_through_apprise_for_real():
-    bodies: list[bytes] = []
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-        bodies.append(await reader.readexactly(length))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    async with server:
-        alarm = AppriseAlarm([f"json://127.0.0.1:{server.sockets[0].getsockname()[1]}/"])
-        assert await alarm.ring("a title", "a sentence") is True
-    assert json.loads(bodies[0])["message"] == "a sentence"
-    assert await alarm.ring("a title", "nobody listens any more") is False
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_address_that_apprise_does_not_know_is_named_by_its_number():
-    with pytest.raises(ConfigError, match=r"alerts\.urls\[1\]"):
-        AppriseAlarm(["json://127.0.0.1:1/", "nonsense"])

@@ -8,6 +8,7 @@ from monitor.store.schema.outbox import attempts, batches, notifications, suppre
 from monitor.store.schema.payments import payment_events, payment_walks, payments
 from monitor.store.schema.state import (
     accounts,
+    alerts,
     currencies,
     customers,
     discovered,
@@ -21,6 +22,7 @@ from monitor.store.schema.state import (
 
 __all__ = [
     "accounts",
+    "alerts",
     "attempts",
     "batches",
     "currencies",

@@ -53,6 +53,14 @@ accounts = Table(
     Column("sender_pause_reason", Text),
 )
 
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("account", String(100), primary_key=True),  # by name: trouble comes before an account's first run, too
+    Column("cause", String(30), primary_key=True),
+    Column("told_at", Instant, nullable=False),
+)
+
 locks = Table(
     "locks",
     metadata,

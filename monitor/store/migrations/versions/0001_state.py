@@ -49,6 +49,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
     )
     op.create_table(
+        "alerts",
+        sa.Column("account", sa.String(length=100), nullable=False),
+        sa.Column("cause", sa.String(length=30), nullable=False),
+        sa.Column("told_at", Instant(), nullable=False),
+        sa.PrimaryKeyConstraint("account", "cause", name=op.f("pk_alerts")),
+    )
+    op.create_table(
         "locks",
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("token", RowId, nullable=False),
