@@ -26,8 +26,7 @@ async def _post(port: int, mails: list[Made]) -> None:
         envelope = f"MAIL FROM:<{mail.sender}>\r\nRCPT TO:<{mail.recipient}>\r\nDATA\r\n".encode()
         if number == 0:
             writer.write(envelope)
-        for _ in range(3):
-            reply = await reader.readline()
+        _, _, reply = [await reader.readline() for _ in range(3)]
         if not reply.startswith(b"354"):
             raise SystemExit(f"not a go-ahead: {reply!r}")
         following = b""

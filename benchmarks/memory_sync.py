@@ -78,7 +78,7 @@ async def sync(url: str, key: str, world: subprocess.Popen[str], folder: Path, c
     for name in ("first sync", "nothing changed", f"{changes} changes"):
         if name.endswith("changes"):
             print(changes, file=world.stdin, flush=True)
-            world.stdout.readline()
+            _line_of(world)
         begun = time.perf_counter()
         report = await Run(tools, account, RunOptions(state_dir=folder)).execute()
         line(name, time.perf_counter() - begun, report.counts["rows"])
@@ -89,6 +89,11 @@ async def sync(url: str, key: str, world: subprocess.Popen[str], folder: Path, c
     locks.close()
 
 
+def _line_of(world: subprocess.Popen[str]) -> str:
+    assert world.stdout is not None
+    return world.stdout.readline()
+
+
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     command = [sys.executable, "-m", "benchmarks.memory_world", str(rows)]
@@ -96,7 +101,7 @@ def main() -> None:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as world,
         tempfile.TemporaryDirectory(prefix="memory-sync-") as folder,
     ):
-        url, key = json.loads(world.stdout.readline())
+        url, key = json.loads(_line_of(world))
         asyncio.run(sync(url, key, world, Path(folder), min(CHANGES, rows // 10)))
         print(file=world.stdin, flush=True)
     peak = resident_mb()[1]

@@ -78,6 +78,7 @@ class Recording:
 
 def _bill(world: World, sub: Subscription) -> None:
     """A paid bill: the dates move on, the allowance falls."""
+    assert sub.period_end_at is not None  # it is healthy
     next_at = sub.period_end_at + sub.frequency
     world.change(
         sub,

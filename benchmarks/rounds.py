@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,17 @@ def sync(found: Found, folder: Path, socket: str, *, rows: int, rounds: int) -> 
             for name, where in (("postgresql", socket), ("sqlite", None)):
                 for way in ("sync_naive", "sync_good"):
                     with fresh_database(where, folder) as url:
-                        _twice(
-                            found, api, name, way, lambda way=way, url=url: contend(way, api["base"], api["key"], url)
-                        )
+                        _twice(found, api, name, way, partial(contend, way, api["base"], api["key"], url))
                 if where is not None and dlt is not None:
                     with fresh_database(where, folder) as url:
                         state = str(folder / f"dlt-{url.rpartition('_')[2].partition('?')[0]}")
                         args = ("sync_dlt", api["base"], api["key"], url, state)
-                        _twice(found, api, name, "sync_dlt", lambda args=args: contend(*args, python=dlt))
+                        _twice(found, api, name, "sync_dlt", partial(contend, *args, python=dlt))
                 with _ours(where, folder, api) as config:
-                    _twice(found, api, name, "sync_ours", lambda config=config: contend("sync_ours", str(config)))
+                    _twice(found, api, name, "sync_ours", partial(contend, "sync_ours", str(config)))
         for name, where in (("postgresql", socket), ("sqlite", None)):
             with _ours(where, folder, api) as config:  # sampled, so never timed against others
-                _twice(found, api, name, "split", lambda config=config: contend("sync_ours", str(config), "--split"))
+                _twice(found, api, name, "split", partial(contend, "sync_ours", str(config), "--split"))
 
 
 def _twice(found: Found, api: Result, database: str, way: str, once: Callable[[], Result]) -> None:
@@ -135,4 +134,4 @@ def scaling(found: Found, folder: Path, socket: str, *, sizes: list[int], rounds
         with helper("replay", "--rows", str(size)) as api:
             for _ in range(rounds):
                 with _ours(socket, folder, api) as config:
-                    _twice(found, api, "scaling", str(size), lambda config=config: contend("sync_ours", str(config)))
+                    _twice(found, api, "scaling", str(size), partial(contend, "sync_ours", str(config)))

