@@ -17,7 +17,7 @@ from monitor.config import load_settings
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.operate import Operator
 from monitor.usecases.run import Run, RunOptions
-from monitor.wiring import wired
+from monitor.wiring.process import wired
 
 
 async def main(config: str) -> None:

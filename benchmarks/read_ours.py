@@ -19,7 +19,7 @@ from monitor.usecases.importing import import_ids
 from monitor.usecases.pull import Sweep
 from monitor.usecases.read_known import ReadKnown
 from monitor.usecases.run import Run, RunOptions
-from monitor.wiring import wired
+from monitor.wiring.process import wired
 
 
 async def main(config: str, ids: list[str]) -> None:

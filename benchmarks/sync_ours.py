@@ -18,7 +18,7 @@ from benchmarks.split import Split
 from monitor.config import load_settings
 from monitor.usecases import run as run_module
 from monitor.usecases.run import Run, RunOptions
-from monitor.wiring import wired
+from monitor.wiring.process import wired
 
 FINISHED = ("complete", "held")
 

@@ -23,7 +23,9 @@ from monitor.config import DEFAULT_FILES, Settings, load_settings
 from monitor.errors import ConfigError, MonitorError
 from monitor.log import configure_logging
 from monitor.usecases.context import no_progress
-from monitor.wiring import Schema, Wiring, loaded_secrets, wired
+from monitor.wiring.keys import loaded_secrets
+from monitor.wiring.place import Schema
+from monitor.wiring.process import Wiring, wired
 
 WIDTH_WITHOUT_TERMINAL = 100
 

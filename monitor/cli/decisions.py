@@ -23,7 +23,8 @@ from monitor.errors import ConfigError
 from monitor.usecases.adopt import Adoption, adopt, adopt_on_paper
 from monitor.usecases.operate import Operator, Ruling
 from monitor.usecases.report import Reports
-from monitor.wiring import Schema, Wiring
+from monitor.wiring.place import Schema
+from monitor.wiring.process import Wiring
 
 ByOption = Annotated[str, typer.Option("--by", envvar="USER", help="Who decides; the ledger keeps it.")]
 HashOption = Annotated[

@@ -16,7 +16,7 @@ from monitor.cli.stop import Stop
 from monitor.errors import ConfigError
 from monitor.store.revision import code_revision, database_revision
 from monitor.store.revision import upgrade as upgrade_database
-from monitor.wiring import Schema, open_database
+from monitor.wiring.place import Schema, open_database
 
 DEFAULT_FILE = Path("monitor.toml")
 _HERE = {

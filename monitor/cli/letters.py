@@ -29,7 +29,8 @@ from monitor.mail.compose import compose
 from monitor.mail.render import Rendered, Renderer
 from monitor.mail.samples import STEPS, VARIANTS, sample, steps_of
 from monitor.store.summaries import is_customer
-from monitor.wiring import Wiring, build_brand
+from monitor.wiring.accounts import build_brand
+from monitor.wiring.process import Wiring
 
 KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help=", ".join(Kind))]
 LocaleOption = Annotated[str, typer.Option("--locale", "-l", help="The language; en is always there.")]

@@ -17,7 +17,7 @@ from monitor.cli.tables import print_whole, table_of
 from monitor.domain.words import NOTHING, moment
 from monitor.store.views import Filter
 from monitor.usecases.report import Listing, Reports
-from monitor.wiring import Wiring
+from monitor.wiring.process import Wiring
 
 LISTED = 50
 """How many rows a listing has where nobody asks for more."""

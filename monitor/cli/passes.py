@@ -16,7 +16,7 @@ from monitor.usecases.deliver import deliver_account
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.run import Run, RunOptions, RunReport
 from monitor.usecases.watch import levels
-from monitor.wiring import Wiring
+from monitor.wiring.process import Wiring
 
 _DELIVERS_AFTER = frozenset({"complete", "partial", "held", "already_done"})
 

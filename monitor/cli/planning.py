@@ -22,7 +22,7 @@ from monitor.cli.words import kind_name, mail_reason, rule_sentence, tail
 from monitor.domain.words import count, masked, moment
 from monitor.errors import ConfigError, MonitorError
 from monitor.usecases.plan import Plan, PlanLine, dry_run
-from monitor.wiring import Wiring
+from monitor.wiring.process import Wiring
 
 LINES_SHOWN = 60
 _WHAT = {

@@ -17,7 +17,8 @@ from monitor.cli.stop import Stop
 from monitor.cli.summary import print_pass
 from monitor.domain.model import Mode
 from monitor.errors import ConfigError
-from monitor.wiring import Schema, Wiring
+from monitor.wiring.place import Schema
+from monitor.wiring.process import Wiring
 
 NowOption = Annotated[
     str | None,

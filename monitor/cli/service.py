@@ -19,7 +19,7 @@ from monitor.usecases.pausing import pause as pause_account
 from monitor.usecases.pausing import resume as resume_account
 from monitor.web.app import build_app, served
 from monitor.web.health import Site
-from monitor.wiring import Schema
+from monitor.wiring.place import Schema
 
 ServeOption = Annotated[
     str | None,

@@ -21,7 +21,8 @@ from monitor.schedule.crew import Crew
 from monitor.schedule.daemon import STOP_WITHIN_S, Daemon, jobs
 from monitor.web.app import build_app, served
 from monitor.web.health import Site
-from monitor.wiring import Wiring, loaded_secrets, wired
+from monitor.wiring.keys import loaded_secrets
+from monitor.wiring.process import Wiring, wired
 
 
 class Shifts:

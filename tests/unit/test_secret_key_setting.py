@@ -6,7 +6,9 @@ import pytest
 
 from monitor.config import load_settings, secret_key
 from monitor.errors import ConfigError
-from monitor.wiring import Schema, loaded_secrets, wired
+from monitor.wiring.keys import loaded_secrets
+from monitor.wiring.place import Schema
+from monitor.wiring.process import wired
 
 KEY = "ab" * 32
 FILE = """

@@ -21,7 +21,10 @@ from monitor.errors import ConfigError
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
 from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import Refusal, Told
-from monitor.wiring import Schema, address_mac, build_account, hook_dialect, loaded_secrets, prepare_state_dir, wired
+from monitor.wiring.accounts import build_account, hook_dialect
+from monitor.wiring.keys import address_mac, loaded_secrets
+from monitor.wiring.place import Schema, prepare_state_dir
+from monitor.wiring.process import wired
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk_01980001-0003-7000-8000-000000000000_test_00"

@@ -20,7 +20,7 @@ from monitor.errors import MailError, MonitorError
 from monitor.mail.transport import ConnectionFailedError, InsecureConnectionError, LoginRefusedError, ReplyError
 from monitor.store.accounts import AccountRow
 from monitor.usecases.identity import check_identity
-from monitor.wiring import build_account, build_transport
+from monitor.wiring.accounts import build_account, build_transport
 
 _SECURITY = {"none": "in clear, on this machine only", "starttls": "STARTTLS", "tls": "TLS"}
 _CATCHERS_PORT = 1025

@@ -22,7 +22,7 @@ from monitor.store.accounts import AccountRow, change_account, find_account
 from monitor.store.engine import Database
 from monitor.store.revision import code_revision, database_revision, require_current
 from monitor.store.watching import RunsSeen, runs_seen
-from monitor.wiring import Schema, open_database, prepare_state_dir
+from monitor.wiring.place import Schema, open_database, prepare_state_dir
 
 _LITTLE_SPACE = 200 * 2**20
 _NOBODY = 0

@@ -32,7 +32,7 @@ from monitor.store.views import Filter
 from monitor.usecases.importing import import_contacts, import_ids
 from monitor.usecases.paid import list_paid
 from monitor.usecases.report import Reports
-from monitor.wiring import Wiring, wired
+from monitor.wiring.process import Wiring, wired
 
 ACCOUNT = "acme"
 MARKER = ".monitor-demo"
