@@ -20,8 +20,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
 from markupsafe import Markup, escape
 
+from monitor.mail.brand import Palette
 from monitor.mail.clean import FIRST_STRONG, POP
 from monitor.mail.inline import InlineCss
+from monitor.mail.wording import Moment
 
 LONGEST_OUTPUT = 1024 * 1024
 """Characters of any text that a template makes."""
@@ -29,6 +31,7 @@ MOST_STEPS = 20_000
 """Turns of loops, calls and inclusions in one mail; the largest shipped one takes about 300."""
 TEXT_WIDTH = 72
 _HASH_SHOWN = 24
+_OURS = frozenset({Moment, Palette})
 _FILTERS = frozenset(
     {"e", "escape", "safe", "default", "d", "length", "first", "last", "join", "select", "list", "trim"}
 )
@@ -87,8 +90,14 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
         self.newstyle_gettext = True  # sentences fill in their names by themselves, escaped where they are markup
         self.globals |= {"_": _gettext, "gettext": _gettext, "ngettext": _ngettext}
 
+    def variables(self, facts: Mapping[str, Any], catalog: Any) -> dict[str, Any]:
+        """All that a template may read, as a context shares it: nothing is added to it for each template."""
+        return {**self.globals, **facts, "catalog": catalog}
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """No methods of texts: `format`, `center` and their like make text without end."""
+        if type(obj) in _OURS:  # plain values: no need to ask whether they are Python's own insides
+            return not attr.startswith("_")
         return not isinstance(obj, str) and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
@@ -208,7 +217,3 @@ def _filled(context: Context, text: str, names: Mapping[str, Any]) -> str:
     """The sentence with its names; in HTML the sentence is markup, and the names are escaped."""
     sentence = Markup(text) if context.eval_ctx.autoescape else text  # noqa: S704  # a template's text, not a customer's
     return sentence % names
-
-
-def variables_for(facts: Mapping[str, Any], catalog: Any) -> dict[str, Any]:
-    return {**facts, "catalog": catalog}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Any, NoReturn
 
 from jinja2 import Undefined, UndefinedError
@@ -172,5 +173,6 @@ def _link(url: str | None, hosts: tuple[str, ...] | None) -> str | None:
     return safe_link(url, hosts) if url else None
 
 
+@cache
 def _unknown(name: str) -> UnknownFact:
     return UnknownFact(hint=f"{name} is not known for this mail: ask with {{% if {name} %}} before it is printed")

@@ -13,12 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FunctionLoader, Template, TemplateError, TemplateSyntaxError
-from jinja2.environment import TemplateModule
+from jinja2 import FunctionLoader, TemplateError, TemplateSyntaxError
 
 from monitor.domain.letter import Letter
 from monitor.errors import RenderError
-from monitor.mail.environment import LONGEST_OUTPUT, MailEnvironment, bounded, variables_for
+from monitor.mail.environment import LONGEST_OUTPUT, MailEnvironment, bounded
 from monitor.mail.facts import UnknownFact, facts_of
 from monitor.mail.sources import fingerprint, read_templates
 from monitor.mail.wording import Wordings
@@ -36,7 +35,7 @@ WORDS = frozenset(
 _REQUIRED = ("heading", "lead")
 _NO_WORDS = {word: UnknownFact(hint=f"{word} is not set by words.txt") for word in WORDS}
 _AT_ONCE = 16  # pieces between two looks at the length; each is 1 MiB at most
-_BLANK_LINES = re.compile(r"\n{3,}")
+_BLANK_LINES = re.compile(r"\n\n\n+")  # begins with a text that can be searched for, as `\n{3,}` does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +67,15 @@ class Renderer:
         """
         wording = self.wordings.of(letter.locale)
         folder = letter.kind.value
-        variables = variables_for(facts_of(letter, wording), wording.catalog)
+        variables = self._environment.variables(facts_of(letter, wording), wording.catalog)
         with bounded():
             subject, preheader = self._subject(f"{folder}/subject.txt", variables)
             layout = {**_NO_WORDS, **variables, **self._words(FRAME, variables)}
             layout |= self._words(f"{folder}/words.txt", variables)
             layout |= {"subject": subject, "preheader": preheader}
             self._require(layout, f"{folder}/words.txt")
-            text = self._run(f"{folder}/body.txt", layout)
-            html = self._run(f"{folder}/body.html", layout)
+            text, _ = self._run(f"{folder}/body.txt", layout)
+            html, _ = self._run(f"{folder}/body.html", layout)
         return Rendered(
             subject=subject,
             preheader=preheader,
@@ -85,30 +84,19 @@ class Renderer:
             template_hash=self.template_hash,
         )
 
-    def _subject(self, name: str, variables: Mapping[str, Any]) -> tuple[str, str]:
-        lines = [_tidy(line) for line in self._run(name, variables).split("\n") if line.strip()]
+    def _subject(self, name: str, variables: dict[str, Any]) -> tuple[str, str]:
+        text, _ = self._run(name, variables)
+        lines = [_tidy(line) for line in text.split("\n") if line.strip()]
         if len(lines) != 2:
             raise RenderError(f"{name}: two lines are needed, subject and preheader", template=name, line=1)
         return lines[0], lines[1]
 
-    def _words(self, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _words(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         """What the template sets, its texts on one line each."""
-        try:
-            module = self._module(name, variables)
-        except Exception as error:
-            raise self._explained(error, name) from error
-        words = {key: _tidy(value) for key, value in vars(module).items() if not key.startswith("_") and key != "name"}
+        _, words = self._run(name, variables)
         if unknown := sorted(words.keys() - WORDS):
             raise RenderError(f"{name}: sets {unknown[0]}, which no layout prints", template=name, line=1)
-        return words
-
-    def _module(self, name: str, variables: Mapping[str, Any]) -> TemplateModule:
-        """The template run for what it sets; errors carry the template's lines, as those of `render` do."""
-        template = self._template(name)
-        try:
-            return template.make_module(dict(variables))
-        except Exception:  # noqa: BLE001  # all of them are raised again, with a rewritten traceback
-            self._environment.handle_exception()
+        return {word: _tidy(value) for word, value in words.items()}
 
     @staticmethod
     def _require(layout: Mapping[str, Any], name: str) -> None:
@@ -116,27 +104,35 @@ class Renderer:
             if not layout.get(word):
                 raise RenderError(f"{name}: {word} is missing", template=name, line=1)
 
-    def _run(self, name: str, variables: Mapping[str, Any]) -> str:
+    def _run(self, name: str, variables: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """What the template prints, and what it sets. It reads these very variables, and changes none of them."""
+        try:
+            pieces, words = self._printed(name, variables)
+        except Exception as error:
+            raise self._explained(error, name) from error
+        if sum(map(len, pieces)) > LONGEST_OUTPUT:
+            raise RenderError(f"{name}: makes more than 1 MiB", template=name)
+        return "".join(pieces), words
+
+    def _printed(self, name: str, variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """The same in pieces, a few more at most than may be printed."""
+        template = self._environment.get_template(name)
+        context = template.new_context(variables, shared=True)
+        stream = template.root_render_func(context)
         pieces: list[str] = []
         length = 0
         try:
-            stream = self._template(name).generate(variables)
             while length <= LONGEST_OUTPUT and (some := list(islice(stream, _AT_ONCE))):
                 pieces += some
                 length += sum(map(len, some))
-        except Exception as error:
-            raise self._explained(error, name) from error
-        if length > LONGEST_OUTPUT:
-            raise RenderError(f"{name}: makes more than 1 MiB", template=name)
-        return "".join(pieces)
+        except Exception:  # noqa: BLE001  # all of them are raised again, with a traceback of the template's lines
+            self._environment.handle_exception()
+        return pieces, context.get_exported()
 
     def _source(self, name: str) -> tuple[str, str, None] | None:
         """The file's text under its own name, so that a traceback tells which template failed."""
         text = self.files.get(name)
         return None if text is None else (text, name, None)
-
-    def _template(self, name: str) -> Template:
-        return self._environment.get_template(name)
 
     def _explained(self, error: Exception, name: str) -> RenderError:
         """The same error with the innermost template file and line, as the operator's file counts them."""

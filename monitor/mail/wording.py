@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -43,7 +43,8 @@ class Wording:
         self._day = _each_once(_skeleton(cldr, "MMMMd", "MMMd"), cldr)
         self._date = _each_once(_skeleton(cldr, "MMMMEEEEd", "MMMMEd", "MMMEd"), cldr)
         self._dated = _each_once(parse_pattern(cldr.date_formats["long"]), cldr)
-        self._time = _skeleton(cldr, "Hm")
+        self._time = _each_once(_skeleton(cldr, "Hm"), cldr)
+        self._zone = lru_cache(maxsize=1024)(self._zone_named)
         self._cldr = cldr
         latin = cldr.number_symbols.get("latn") or {}
         self._decimal = str(latin.get("decimal", "."))
@@ -63,17 +64,18 @@ class Wording:
     def full(self, local: datetime) -> str:
         """`Thursday 9 April, 11:00, Budapest time`."""
         gettext = self.catalog.gettext
-        parts = {"date": self.date(local), "time": self._time.apply(local, self._cldr), "zone": self.zone(local)}
+        parts = {"date": self.date(local), "time": self._time(local.time()), "zone": self.zone(local)}
         return str(gettext("%(date)s, %(time)s, %(zone)s")) % parts
 
     def zone(self, local: datetime) -> str:
         """`Budapest time`, or the offset where a zone has no city."""
-        key = getattr(local.tzinfo, "key", None)
-        city = _city(str(key), str(self._cldr)) if key else ""
+        return self._zone(getattr(local.tzinfo, "key", None), local.utcoffset())
+
+    def _zone_named(self, key: str | None, offset: timedelta | None) -> str:
+        city = _city(key, str(self._cldr)) if key else ""
         if city:
             return str(self.catalog.gettext("%(city)s time")) % {"city": city}
-        offset = local.strftime("%z")
-        return "UTC" if offset in {"+0000", ""} else f"UTC{offset[:3]}:{offset[3:5]}"
+        return timezone(offset).tzname(None) if offset else "UTC"
 
     def number(self, value: Decimal) -> str:
         """Digits without grouping, so that they can be typed; two places or as many as the value needs.
@@ -199,9 +201,9 @@ def _catalog(path: str, text: str) -> Translations:
         raise RenderError(f"the catalog cannot be read: {error}", template=path) from error
 
 
-def _each_once(pattern: DateTimePattern, locale: Locale) -> Callable[[date], str]:
-    """Dates written by this pattern; the mails of a day name the same few, so each is worked out once."""
-    return lru_cache(maxsize=1024)(lambda day: pattern.apply(day, locale))
+def _each_once(pattern: DateTimePattern, locale: Locale) -> Callable[[date | time], str]:
+    """Dates or times written by this pattern; mails name the same few, so each is worked out once."""
+    return lru_cache(maxsize=1440)(lambda moment: pattern.apply(moment, locale))
 
 
 def _skeleton(locale: Locale, *names: str) -> DateTimePattern:
