@@ -91,8 +91,9 @@ def _parts(boundary: str, rendered: Rendered) -> bytes:
 
 
 def _quoted_printable(text: str) -> bytes:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return b"\r\n".join(map(_quoted_line, lines))
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return b"\r\n".join(map(_quoted_line, text.split("\n")))
 
 
 @lru_cache(maxsize=512)  # most lines of a mail are the layout's: the same in the next mail
