@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Kind, NotificationState, Track, Urgency
 from monitor.domain.records import Episode
+from monitor.store.bulk import one_of
 from monitor.store.ledger import read_episode
 from monitor.store.notices import all_clears, payments_by_row, tried_again
 from monitor.store.outbox import in_states
@@ -21,6 +22,17 @@ from monitor.store.subscriptions import StoredSubscription, load_subscriptions
 
 S = NotificationState
 _DAY = timedelta(hours=24)
+_COLUMNS = [
+    notifications.c[name]
+    for name in (
+        *("id", "state", "reason", "kind", "variant", "step", "customer_key", "urgency", "not_after", "due_at"),
+        *("tries", "poisoned", "copies", "message_id", "date_hdr", "template_hash", "letter", "batch_id"),
+        *("episode_id", "subscription_id", "payment_id"),
+    )
+]
+_OWNER = [
+    customers.c[name] for name in ("ext_id", "email", "address_mac", "name", "locale", "zone", "deleted", "erased_at")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +102,14 @@ async def load_mails(conn: AsyncConnection, account_id: int, ids: Sequence[str])
     """The mails with these ids, in that order; unknown ids are left out."""
     if not ids:
         return []
-    wanted = list(ids)
-    rows = {row.id: row for row in await conn.execute(select(notifications).where(notifications.c.id.in_(wanted)))}
+    chosen = select(*_COLUMNS).where(one_of(conn, notifications.c.id, ids))
+    rows = {row.id: row for row in await conn.execute(chosen)}
     spells = await _episodes(conn, {row.episode_id for row in rows.values()} - {None})
     about = await _about(conn, account_id, rows, spells)
     owners = await _customers(conn, account_id, {_owner_of(one) for one in about.values()})
     shared = await _shared(conn, account_id, {row.address_mac for row in owners.values()})
     firsts = await _first_message_ids(conn, spells)
-    released = await _released(conn, wanted)
+    released = await _released(conn, ids)
     return [
         _read(
             rows[mail_id],
@@ -107,7 +119,7 @@ async def load_mails(conn: AsyncConnection, account_id: int, ids: Sequence[str])
             firsts,
             released,
         )
-        for mail_id in wanted
+        for mail_id in ids
         if mail_id in rows
     ]
 
@@ -121,7 +133,7 @@ async def recent_mails(
         select(n.address_mac, func.count(), func.min(n.sent_at))
         .where(
             n.account_id == account_id,
-            n.address_mac.in_(list(macs)),
+            one_of(conn, n.address_mac, macs),
             (n.sent_at > now - _DAY) | n.state.in_((S.CLAIMED, S.IN_DATA, S.AMBIGUOUS)),
         )
         .group_by(n.address_mac)
@@ -197,14 +209,13 @@ def _owner_of(about: OfEpisode | OfPayment | OfSubscription) -> str | None:
 
 
 async def _episodes(conn: AsyncConnection, ids: set[str]) -> dict[str, Episode]:
-    result = await conn.execute(select(episodes).where(episodes.c.id.in_(list(ids))))
+    result = await conn.execute(select(episodes).where(one_of(conn, episodes.c.id, ids)))
     return {row.id: read_episode(row._mapping) for row in result}
 
 
 async def _customers(conn: AsyncConnection, account_id: int, ext_ids: set[str | None]) -> dict[str, Any]:
-    statement = select(customers).where(
-        customers.c.account_id == account_id, customers.c.ext_id.in_([one for one in ext_ids if one])
-    )
+    known = [one for one in ext_ids if one]
+    statement = select(*_OWNER).where(customers.c.account_id == account_id, one_of(conn, customers.c.ext_id, known))
     return {row.ext_id: row for row in await conn.execute(statement)}
 
 
@@ -214,7 +225,7 @@ async def _shared(conn: AsyncConnection, account_id: int, macs: set[str | None])
         select(customers.c.address_mac)
         .where(
             customers.c.account_id == account_id,
-            customers.c.address_mac.in_([mac for mac in macs if mac]),
+            one_of(conn, customers.c.address_mac, [mac for mac in macs if mac]),
             customers.c.deleted.is_(False),
         )
         .group_by(customers.c.address_mac)
@@ -225,7 +236,7 @@ async def _shared(conn: AsyncConnection, account_id: int, macs: set[str | None])
 
 async def _open_spells(conn: AsyncConnection, subs: dict[int, StoredSubscription]) -> set[int]:
     statement = select(episodes.c.subscription_id).where(
-        episodes.c.subscription_id.in_(list(subs)),
+        one_of(conn, episodes.c.subscription_id, subs),
         episodes.c.track == Track.BILLING,
         episodes.c.closed_at.is_(None),
     )
@@ -236,7 +247,7 @@ async def _released(conn: AsyncConnection, ids: Sequence[str]) -> set[str]:
     """Mails that an operator let go one by one."""
     a = attempts.c
     statement = select(a.notification_id).where(
-        a.notification_id.in_(list(ids)), a.phase == "operator", a.outcome == "released"
+        one_of(conn, a.notification_id, ids), a.phase == "operator", a.outcome == "released"
     )
     return set((await conn.execute(statement)).scalars())
 
@@ -245,7 +256,7 @@ async def _first_message_ids(conn: AsyncConnection, spells: dict[str, Episode]) 
     n = notifications.c
     statement = (
         select(n.episode_id, n.message_id)
-        .where(n.episode_id.in_(list(spells)), n.state == S.SENT)
+        .where(one_of(conn, n.episode_id, spells), n.state == S.SENT)
         .order_by(n.sent_at.desc())
     )
     return {row.episode_id: row.message_id for row in await conn.execute(statement) if row.message_id}

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import CurrencySeen, ProductSeen
+from monitor.store.bulk import one_of
 from monitor.store.inserting import insert_into
 from monitor.store.schema import currencies, products, suppressions
 
@@ -70,7 +71,7 @@ async def unsuppress(conn: AsyncConnection, account_id: int, mac: str) -> int:
 async def suppressed(conn: AsyncConnection, account_id: int, macs: Sequence[str]) -> dict[str, set[str]]:
     """The scopes in which these addresses must not be mailed."""
     statement = select(suppressions.c.address_mac, suppressions.c.scope).where(
-        suppressions.c.account_id == account_id, suppressions.c.address_mac.in_(list(macs))
+        suppressions.c.account_id == account_id, one_of(conn, suppressions.c.address_mac, macs)
     )
     found: dict[str, set[str]] = {}
     for row in await conn.execute(statement):

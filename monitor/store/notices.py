@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from monitor.domain.intents import NO_ADDRESS, SUPERSEDED
 from monitor.domain.model import Kind, NotificationState
 from monitor.domain.payments import PaymentStatus
+from monitor.store.bulk import one_of
 from monitor.store.ledger import approved_mails
 from monitor.store.outbox import WAITING, restage, stage
 from monitor.store.payments import StoredPayment, read_payment
@@ -72,7 +73,7 @@ async def payments_by_row(conn: AsyncConnection, ids: Collection[int]) -> dict[i
     """Payments by their row ids."""
     if not ids:
         return {}
-    statement = select(payments).where(payments.c.id.in_(list(ids)))
+    statement = select(payments).where(one_of(conn, payments.c.id, ids))
     return {row.id: read_payment(row) for row in await conn.execute(statement)}
 
 
@@ -107,7 +108,7 @@ async def all_clears(conn: AsyncConnection, subscription_ids: Collection[int]) -
         return {}
     n = notifications.c
     statement = select(n.subscription_id, n.created_at).where(
-        n.subscription_id.in_(list(subscription_ids)), n.kind == Kind.RECOVERED, n.state.not_in(_NOT_TOLD)
+        one_of(conn, n.subscription_id, subscription_ids), n.kind == Kind.RECOVERED, n.state.not_in(_NOT_TOLD)
     )
     found: dict[int, list[datetime]] = {}
     for row in await conn.execute(statement):

@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeEngine
 from monitor.domain.intents import REVIVABLE
 from monitor.domain.model import BatchState, Kind, NotificationState
 from monitor.domain.records import MailRecord
+from monitor.store.bulk import one_of
 from monitor.store.given import ROWS, as_json, given_rows
 from monitor.store.inserting import insert_into
 from monitor.store.schema import attempts, batches, notifications, templates
@@ -188,7 +189,7 @@ async def ready_ids(
             in_states(S.READY, S.AMBIGUOUS),
             n.next_try_at <= now,
             batches.c.state == BatchState.OPEN,
-            n.id.not_in(list(skip)),
+            ~one_of(conn, n.id, list(skip)),
         )
         .order_by(n.rank, n.due_at, n.id)
         .limit(limit)
