@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from markupsafe import Markup
+
 ACCENT = "#2456c9"
 INK_LIGHT = "#ffffff"
 INK_DARK = "#10141a"
@@ -28,15 +30,15 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as six-digit hex. `edge_*` equals `fill` where the button stands out by itself."""
+    """Colours as six-digit hex, fit for HTML as they are. `edge_*` is `fill` where the button stands out by itself."""
 
-    bar: str
-    fill: str
-    ink: str
-    edge_light: str
-    edge_dark: str
-    link_light: str
-    link_dark: str
+    bar: Markup
+    fill: Markup
+    ink: Markup
+    edge_light: Markup
+    edge_dark: Markup
+    link_light: Markup
+    link_dark: Markup
 
 
 @lru_cache(maxsize=1024)
@@ -45,15 +47,16 @@ def palette(color: str) -> Palette:
     brand = color.lower() if _HEX.fullmatch(color) else ACCENT
     ink = next((ink for ink in (INK_LIGHT, INK_DARK) if contrast(brand, ink) >= TEXT_RATIO), INK_LIGHT)
     fill = _moved(brand, INK_LIGHT, TEXT_RATIO, darker=True) if ink == INK_LIGHT else brand
-    return Palette(
-        bar=brand,
-        fill=fill,
-        ink=ink,
-        edge_light=_moved(fill, CARD_LIGHT, EDGE_RATIO, darker=True),
-        edge_dark=_moved(fill, CARD_DARK, EDGE_RATIO, darker=False),
-        link_light=_moved(brand, CARD_LIGHT, TEXT_RATIO, darker=True),
-        link_dark=_moved(brand, CARD_DARK, TEXT_RATIO, darker=False),
-    )
+    colors = {
+        "bar": brand,
+        "fill": fill,
+        "ink": ink,
+        "edge_light": _moved(fill, CARD_LIGHT, EDGE_RATIO, darker=True),
+        "edge_dark": _moved(fill, CARD_DARK, EDGE_RATIO, darker=False),
+        "link_light": _moved(brand, CARD_LIGHT, TEXT_RATIO, darker=True),
+        "link_dark": _moved(brand, CARD_DARK, TEXT_RATIO, darker=False),
+    }
+    return Palette(**{name: Markup(color) for name, color in colors.items()})  # noqa: S704  # hexadecimal digits of ours
 
 
 def contrast(one: str, other: str) -> float:

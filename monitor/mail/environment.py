@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import BaseLoader, StrictUndefined, Template, TemplateRuntimeError, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -55,9 +56,20 @@ def bounded() -> Iterator[None]:
         _budget.reset(token)
 
 
+class _Generator(CodeGenerator):
+    """Prints a value of HTML by one call, where Jinja2 makes two and escapes what `prose` has escaped once more."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
+        if frame.eval_ctx.autoescape:
+            self.write("(environment.shown(")  # both are closed behind the value, as Jinja2 closes its own two
+        else:
+            super()._output_child_pre(node, frame, finalize)
+
+
 class MailEnvironment(ImmutableSandboxedEnvironment):
     """No globals, ten filters, `*`, `**` and `%` refused, every loop, call and joined text counted."""
 
+    code_generator_class = _Generator
     intercepted_binops = frozenset({"*", "**", "%", "+"})
 
     def __init__(self, loader: BaseLoader, stylesheet: str) -> None:
@@ -102,6 +114,11 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> None:
         """Treat `format` as any other method of a text: refused."""
+
+    @staticmethod
+    def shown(value: Any) -> Markup:
+        """A value as HTML prints it: escaped, or markup already."""
+        return value if type(value) is Markup else escape(_known(value))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, list | tuple) and isinstance(right, list | tuple):

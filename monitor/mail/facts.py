@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from jinja2 import Undefined, UndefinedError
+from markupsafe import Markup
 
 from monitor.domain.letter import Letter
 from monitor.domain.links import safe_link
@@ -23,6 +24,8 @@ from monitor.mail.brand import palette
 from monitor.mail.clean import greetable, isolated, one_line
 from monitor.mail.wording import NBSP, Wording, moment
 
+# marked as markup, since they stand in every second element and need no escaping
+_LTR, _RTL, _LEFT, _RIGHT = Markup("ltr"), Markup("rtl"), Markup("left"), Markup("right")
 PRODUCT_LONGEST = 60
 PRODUCT_IN_SUBJECT = 26
 _DEADLINES = (
@@ -157,9 +160,9 @@ def _frame(letter: Letter, wording: Wording) -> dict[str, Any]:
         "contact": parse_sender(letter.reply_to)[1],
         "colors": palette(letter.brand.color),
         "lang": wording.lang,
-        "dir": "rtl" if wording.is_rtl else "ltr",
-        "start": "right" if wording.is_rtl else "left",
-        "end": "left" if wording.is_rtl else "right",
+        "dir": _RTL if wording.is_rtl else _LTR,
+        "start": _RIGHT if wording.is_rtl else _LEFT,
+        "end": _LEFT if wording.is_rtl else _RIGHT,
     }
 
 

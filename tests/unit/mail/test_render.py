@@ -295,6 +295,7 @@ def broken(files: dict[str, str]) -> list:
         ("paused/body.html", '{% extends "base.html" %}\n{% block notes %}\n<p>\n{{ oops }}</p>{% endblock %}', 4, "oops"),
         ("base.html", "<!doctype html>\n<html>\n<head></head>\n<body>\n<p\n class='note'>x</p>\n{{ oops }}</body></html>", 7, "oops"),
         ("paused/body.txt", "{% set x = [none] %}\n{{ x[0] }}", 2, "None"),
+        ("paused/body.html", "{% set x = [none] %}\n<p>\n{{ x[0] }}</p>", 3, "None"),
         ("locale/de/LC_MESSAGES/messages.po", 'msgid "x', None, "catalog"),
     ],
 )  # fmt: skip
