@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import structlog
@@ -99,6 +99,27 @@ def test_a_key_of_the_environment_is_told_as_such(file, settings_of):
     assert [one.text for one in place.secrets(file, environ)] == ["accounts.acme.api_key from the environment"]
 
 
+def test_what_opens_only_a_server_on_this_machine_is_not_called_nothing(file, settings_of):
+    settings_of(url="http://127.0.0.1:8787/v2")
+    assert [one.text for one in place.secrets(file, {})] == ["none that others could use"]
+
+
+# --- mails
+
+
+def test_a_folder_of_templates_that_is_not_there_is_one_line_of_the_list(settings_of):
+    found = place.mails(settings_of('templates_dir = "nowhere"\n'))
+    assert found.mark is Mark.FAIL
+    assert "nowhere is no folder; create it" in found.text
+
+
+def test_a_faulty_template_is_placed_once(settings_of, tmp_path):
+    (tmp_path / "own" / "paused").mkdir(parents=True)
+    (tmp_path / "own" / "paused" / "body.txt").write_text("{{ nothing_here }}")
+    found = place.mails(settings_of('templates_dir = "own"\n'))
+    assert found.text == "templates_dir: paused/body.txt:1: 'nothing_here' is undefined"
+
+
 # --- who is told
 
 
@@ -164,16 +185,22 @@ def test_what_becomes_of_test_rows_is_told_where_it_surprises(settings_of):
 @pytest.mark.parametrize(
     ("last", "mark", "text"),
     [
-        (None, Mark.HINT, "nothing has run yet"),
+        (None, Mark.HINT, "must start it; a daemon runs at its start, then 3 Apr 2026, 07:00 CEST (0 7 * * *)"),
         (NOW - timedelta(hours=20), Mark.OK, "the daemon's next run is 3 Apr 2026, 07:00 CEST"),
         (NOW - timedelta(hours=27), Mark.HINT, "no run was complete since 1 Apr 2026, 08:00 CEST"),
     ],
 )
 def test_it_is_told_whether_something_runs_the_account(settings_of, last, mark, text):
-    known = place.Known({"acme": ROW}, {"acme": RunsSeen(whole_at=last)})
+    known = place.Known({"acme": ROW}, {"acme": RunsSeen(whole_at=last, last_slot=last and date(2026, 4, 2))})
     (found,) = merchant.schedule(settings_of(), "acme", known, NOW)
     assert found.mark is mark
     assert text in found.text
+
+
+def test_a_daemon_that_is_started_after_a_run_by_hand_is_said_to_run_at_once(settings_of):
+    known = place.Known({"acme": ROW}, {"acme": RunsSeen(whole_at=NOW, last_slot=date(2026, 4, 1))})
+    (found,) = merchant.schedule(settings_of(), "acme", known, NOW)
+    assert "a daemon runs at its start, then 3 Apr 2026" in found.text
 
 
 def test_a_schedule_of_several_times_a_day_is_a_hint(settings_of):

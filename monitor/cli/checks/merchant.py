@@ -12,7 +12,7 @@ from monitor.cli.stop import Stop
 from monitor.clock import SystemClock
 from monitor.config import Settings
 from monitor.config.crontab import cron_trigger
-from monitor.config.slots import missing_since, several_a_day
+from monitor.config.slots import due_slot, missing_since, several_a_day
 from monitor.config.values import is_loopback
 from monitor.domain.replies import Phase
 from monitor.domain.words import moment
@@ -33,7 +33,7 @@ async def key(settings: Settings, name: str, row: AccountRow | None, stop: Stop)
     try:
         account = build_account(settings, name, clock=clock, sleep=stop.sleep)
     except MonitorError as error:
-        return fail(what, error)
+        return fail(f"{name}: settings", error)
     try:
         identity = await account.provider.identify()
         check_identity(clock, account, row, identity)
@@ -118,7 +118,10 @@ def schedule(settings: Settings, name: str, known: Known, now: datetime) -> Iter
     """Whether something runs this account, as far as its ledger can tell."""
     account, seen, what = settings.account(name), known.runs.get(name), f"{name}: schedule"
     following = cron_trigger(account.schedule, account.zone).get_next_fire_time(None, now)
-    planned = f"the daemon's next run is {moment(following, account.zone)} ({account.schedule})"
+    next_at = f"{moment(following, account.zone)} ({account.schedule})"
+    # only the daemon's own runs are a day's: after one by hand, or by a timer, today's is still due
+    due = due_slot(account.schedule, account.zone, None if seen is None else seen.last_slot, now) is not None
+    planned = f"a daemon runs at its start, then {next_at}" if due else f"the daemon's next run is {next_at}"
     last = None if seen is None else seen.whole_at
     if last is None:
         yield hint(what, f"nothing has run yet: a systemd timer, cron or `monitor daemon` must start it; {planned}")

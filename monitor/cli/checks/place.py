@@ -16,7 +16,7 @@ from monitor.config.load import SecretOrigin, secret_origins
 from monitor.config.secrets import is_shared
 from monitor.domain.words import count
 from monitor.errors import ConfigError, MonitorError, NewerDatabaseError, RenderError
-from monitor.mail.check import check_templates
+from monitor.mail.check import Problem, check_templates
 from monitor.mail.render import Renderer
 from monitor.store.accounts import AccountRow, change_account, find_account
 from monitor.store.engine import Database
@@ -48,7 +48,7 @@ def secrets(config: Path | None, environ: Mapping[str, str]) -> list[Finding]:
     if inside:
         names = ", ".join(one.setting for one in inside)
         return [hint("secrets", f"{names}: in {inside[0].file} itself; a file of its own is not shared by mistake")]
-    places = "; ".join(_told(one) for one in origins) or "there are none"
+    places = "; ".join(_told(one) for one in origins) or "none that others could use"
     return [ok("secrets", places)]
 
 
@@ -97,11 +97,19 @@ def mails(settings: Settings) -> Finding:
         problems = check_templates(renderer)
     except RenderError as error:
         return fail("mails", f"templates_dir: {error}")
+    except ConfigError as error:
+        return fail("mails", error)
     if problems:
-        places = [f"{one.file}{f':{one.line}' if one.line else ''}: {one.message}" for one in problems]
+        places = [_placed(one) for one in problems]
         return fail("mails", "templates_dir: " + "\n".join(places))
     languages = ", ".join(renderer.wordings.locales)
     return ok("mails", f"every kind, cause and step is rendered ({languages})")
+
+
+def _placed(problem: Problem) -> str:
+    """The problem behind its file and line, which a template's own error names already."""
+    place = f"{problem.file}{f':{problem.line}' if problem.line else ''}: "
+    return place + problem.message.removeprefix(place)
 
 
 def alerts(settings: Settings) -> Finding:
@@ -134,6 +142,8 @@ async def database(settings: Settings, known: Known) -> AsyncIterator[Finding]:
     try:
         if db.path is not None and not db.path.exists():
             yield _new_file(db.path)
+            if _is_little(db.path.parent):
+                yield _nearly_full(db.path)
             return
         yield await _revision(db)
         if await database_revision(db) == code_revision():
@@ -143,8 +153,8 @@ async def database(settings: Settings, known: Known) -> AsyncIterator[Finding]:
             await _ask(db, settings.accounts, known)
         if db.path is not None and is_shared(db.path.stat().st_mode):
             yield hint("database", f"{db.path} can be read by others, and addresses stand in it: chmod 600 it")
-        if db.path is not None and shutil.disk_usage(db.path.parent).free < _LITTLE_SPACE:
-            yield hint("database", f"the disk of {db.path} is nearly full: free some space")
+        if db.path is not None and _is_little(db.path.parent):
+            yield _nearly_full(db.path)
     except MonitorError as error:
         yield fail("database", error)
     finally:
@@ -158,6 +168,14 @@ async def _ask(db: Database, names: Iterable[str], known: Known) -> None:
             if row is not None:
                 known.rows[name] = row
                 known.runs[name] = await runs_seen(conn, row.id)
+
+
+def _is_little(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _LITTLE_SPACE
+
+
+def _nearly_full(path: Path) -> Finding:
+    return hint("database", f"the disk of {path} is nearly full: free some space")
 
 
 def _new_file(path: Path) -> Finding:
