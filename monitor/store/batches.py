@@ -200,6 +200,13 @@ async def renew_plan(conn: AsyncConnection, batch_id: int, now: datetime) -> tup
     return ids, digest, valid_until
 
 
+async def empty_held(conn: AsyncConnection) -> list[BatchRow]:
+    """Held batches of every account in which no mail waits: nothing but a doubt about the database holds one."""
+    waits = select(notifications.c.id).where(notifications.c.batch_id == batches.c.id, notifications.c.state == S.HELD)
+    statement = select(*_COLUMNS).where(batches.c.state == BatchState.HELD, ~waits.correlate(batches).exists())
+    return [_read(row) for row in await conn.execute(statement.order_by(batches.c.id))]
+
+
 async def new_batch(conn: AsyncConnection, account_id: int, origin: str, now: datetime) -> int:
     """A batch of its own, whatever else collects."""
     return await _insert(conn, account_id=account_id, origin=origin, run_id=None, now=now)

@@ -21,7 +21,7 @@ from monitor.domain.guard import Rule
 from monitor.domain.model import BatchState, NotificationState
 from monitor.domain.words import count, mark_of, moment
 from monitor.store.accounts import AccountRow, find_account, lock_account
-from monitor.store.batches import BatchRow, decide, find_batch, held_ids, lock_plan, plan_hash, renew_plan
+from monitor.store.batches import BatchRow, decide, empty_held, find_batch, held_ids, lock_plan, plan_hash, renew_plan
 from monitor.store.by_hand import (
     batches_held_by_hand,
     find_mail,
@@ -93,6 +93,7 @@ class Operator:
                 return refusal
             if _restored(batch):
                 seal = await seal_witness(conn, self.tools.db)
+                await self._answer_the_doubt(conn, batch, now)
             await self._decide(conn, batch, ids, now, approve=True)
         if seal is not None:
             note_witness(self.state_dir, *seal)
@@ -277,6 +278,12 @@ class Operator:
         if batch.state is BatchState.OPEN:
             await note_decisions(conn, ids, "released" if approve else "rejected", self.by, now)
         return await decide(conn, batch.id, approve=approve, by=self.by, now=now)
+
+    async def _answer_the_doubt(self, conn: AsyncConnection, approved: BatchRow, now: datetime) -> None:
+        """Empty batches that the same doubt held have nothing left to decide: they must not wait for a person."""
+        for one in await empty_held(conn):
+            if one.id != approved.id and all(rule == Rule.RESTORED for rule, _ in rules_of(one.reason)):
+                await decide(conn, one.id, approve=True, by=self.by, now=now)
 
     async def _locked(self, conn: AsyncConnection, batch_id: int) -> tuple[AccountRow, BatchRow]:
         batch = await find_batch(conn, batch_id)

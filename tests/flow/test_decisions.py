@@ -336,6 +336,22 @@ async def test_rejecting_what_the_witness_held_says_that_the_database_is_still_n
     assert late.ok and (late.command, "accepted" in late.sentence) == (None, False)
 
 
+async def test_accepting_the_database_leaves_no_empty_batch_of_the_same_doubt_to_decide(stage):
+    await stage.run()
+    (stage.state_dir / FILE_NAME).write_text('{"uuid": "another", "counter": 7}')
+    empty, other, last = [(await stage.run()).batch_id for _ in range(3)]
+    cause(stage.world, {"trial_ending": 1})
+    full = (await stage.run()).batch_id
+    await set_batch(stage, other, reason='[["share", "too many"]]')
+
+    assert (await operator(stage).approve(last)).ok
+
+    states = {name: (await batch_of(stage, one)).state for name, one in (("empty", empty), ("other", other))}
+    assert states == {"empty": "open", "other": "held"}
+    assert (await batch_of(stage, empty)).decided_by == "anna"
+    assert (await batch_of(stage, full)).state == "held", "its mail still waits for a person"
+
+
 async def test_approving_for_another_reason_does_not_vouch_for_the_database(held):
     (held.state_dir / FILE_NAME).write_text('{"uuid": "another", "counter": 7}')
     await operator(held).approve(held.batch, held.hash)
