@@ -14,7 +14,8 @@ from monitor.cli.console import ConfigOption, Format, FormatOption
 from monitor.cli.exits import Exit
 from monitor.cli.stop import Stop
 from monitor.errors import ConfigError
-from monitor.store.revision import code_revision, database_revision
+from monitor.store.engine import Database
+from monitor.store.revision import code_revision, database_revision, require_current
 from monitor.store.revision import upgrade as upgrade_database
 from monitor.wiring.place import Schema, open_database
 
@@ -128,10 +129,21 @@ def upgrade(config: ConfigOption = None) -> None:
             before, after = await upgrade_database(db)
         finally:
             await db.aclose()
-        console.say(f"The database is at {after} already." if before == after else f"Upgraded: {before} -> {after}")
+        console.say(
+            f"The database is at {after} already." if before == after else f"Upgraded: {before or 'empty'} -> {after}"
+        )
         return Exit.DONE
 
     console.operate(body)
+
+
+async def _difference(db: Database) -> str | None:
+    """What is wrong with the revision and what helps: an upgrade, or another version of the monitor."""
+    try:
+        await require_current(db)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def current(config: ConfigOption = None, output_format: FormatOption = Format.TABLE) -> None:
@@ -140,15 +152,15 @@ def current(config: ConfigOption = None, output_format: FormatOption = Format.TA
     async def body(_stop: Stop) -> int:
         db = await open_database(console.read_settings(config), Schema.ANY)
         try:
-            found, wanted = await database_revision(db), code_revision()
+            found, wanted, differs = await database_revision(db), code_revision(), await _difference(db)
         finally:
             await db.aclose()
         if output_format is Format.JSON:
-            console.print_json({"database": found, "code": wanted, "current": found == wanted})
+            console.print_json({"database": found, "code": wanted, "current": differs is None})
         else:
             console.say(f"database  {found or 'empty'}\ncode      {wanted}")
-            if found != wanted:
-                console.warn("They differ: run `monitor db upgrade`")
-        return Exit.DONE if found == wanted else Exit.CONFIG
+            if differs is not None:
+                console.warn(differs)
+        return Exit.DONE if differs is None else Exit.CONFIG
 
     console.operate(body)

@@ -278,7 +278,7 @@ def runs_list(
             "Account": lambda row, _zone: row["account"],
             "Began": lambda row, zone: brief(row["started_at"], zone),
             "State": lambda row, _zone: row["state"] + (" (first contact)" if row["baseline"] else ""),
-            "Read": lambda row, _zone: f"{row['counts'].get('rows', 0):,}",
+            "Read": lambda row, _zone: f"{row['counts'].get('rows', 0) + row['counts'].get('rows_before', 0):,}",
             "Changed": lambda row, _zone: f"{row['counts'].get('changed', 0):,}",
             "Mails": lambda row, _zone: f"{row['counts'].get('staged', 0):,}",
             "Problems": lambda row, _zone: str(len(row["problems"])),

@@ -83,7 +83,8 @@ def _facts(done: Pass) -> Iterable[tuple[str, str]]:
         yield "Mails", delivery_words(delivery)
         if delivery.waiting:
             yield "Waiting", copyable(waiting_words(delivery, done.zone))
-        if delivery.stopped_by is not None:
+        # what the guard says below is not said twice, with the advice to make the run that was just made
+        if delivery.stopped_by is not None and (report is None or delivery.stopped_by.why not in report.held):
             yield "Stopped", copyable(halt_words(delivery.stopped_by, done.account, done.zone))
 
 
@@ -98,6 +99,7 @@ def pulled_words(report: RunReport) -> str:
     """`1,020 subscriptions on 11 pages, 32 changed`."""
     counts = report.counts
     words = [f"{count(counts['rows'], 'subscription')} on {count(counts['pages'], 'page')}"]
+    words += [f"{counts['rows_before']:,} before it was interrupted"] if counts.get("rows_before") else []
     words += [f"{counts['new']:,} new"] if counts["new"] else []
     words += [f"{counts['changed']:,} changed"] if counts["changed"] else []
     words += [f"{counts['facts']:,} new in the event log"] if counts["facts"] else []
@@ -108,7 +110,7 @@ def pulled_words(report: RunReport) -> str:
 
 def first_run_words(report: RunReport) -> str:
     """What a baseline means."""
-    if report.outcome == "partial":
+    if report.outcome in {"partial", "interrupted"}:
         return "not complete yet: start it again; no mail is sent before one complete run"
     return "recorded only, no mail; from now on what changes is mailed (`monitor adopt` mails what was open)"
 
@@ -186,9 +188,15 @@ def _print_held(out: Console, done: Pass) -> None:
     report = done.report
     if report is not None and report.held:
         out.print()
-        out.print(Text("  The guard holds these mails; nothing of this run was sent:", style="magenta"))
+        filled = any(one.batch_id == report.batch_id for one in done.waiting_for_people)
+        what = "these mails; nothing of this run was sent" if filled else "this run, of which no mail was due"
+        out.print(Text(f"  The guard holds {what}:", style="magenta"))
         for sentence in report.held:
             out.print(f"    - {sentence}", markup=False)
+        if not filled:
+            look = complete(f"monitor outbox review {report.batch_id}")
+            said = f"  Batch {report.batch_id}, empty, waits for a person. Look, then decide: {look}"
+            out.print(said, markup=False, soft_wrap=True)
     for one in done.waiting_for_people:
         wait = "waits" if one.mails == 1 else "wait"
         look = f"monitor outbox review {one.batch_id}" if one.whole else "monitor outbox list --state held"

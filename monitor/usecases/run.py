@@ -243,6 +243,7 @@ class Run:
             batch_id = await run_batch(conn, row.id, run.id, run.now_at)
             # what a resumed run read before it was killed may be older than a fact
             self._read_since = None if resumed else await newest_fact(conn, row.id)
+            before = {"rows_before": (await run_totals(conn, run))[0]} if resumed else {}
         sweep, said, figures = await sweep_and_pay(tools, account, row, run, Errand(self._lock, batch_id))
         problems += said
         ticked = await look_at_what_is_due(
@@ -266,7 +267,7 @@ class Run:
             baseline=run.baseline,
             problems=problems,
             resumed=resumed,
-            counts={**self._counts(sweep, absence, log.facts), **figures},
+            counts={**self._counts(sweep, absence, log.facts), **before, **figures},
         )
         if sweep.interrupted:
             return report  # the run row stays unfinished: the next start goes on from here

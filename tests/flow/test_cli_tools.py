@@ -7,11 +7,12 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 import ssl
 import stat
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email import message_from_bytes, policy
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -194,9 +195,15 @@ def test_init_writes_settings_that_lead_on_and_never_overwrites_them(shop):
 def test_db_current_differs_before_the_upgrade_and_agrees_after_it(shop):
     before = shop.told("db", "current", "--format", "json")
     assert (before.returncode, json.loads(before.stdout)["database"]) == (2, None)
-    assert "Upgraded" in shop.told("db", "upgrade").stdout
+    assert "run `monitor db upgrade`" in shop.told("db", "current").stderr
+    assert "Upgraded: empty -> " in shop.told("db", "upgrade").stdout
     assert "already" in shop.told("db", "upgrade").stdout
     assert shop.told("db", "current").returncode == 0
+    with closing(sqlite3.connect(shop.folder / "monitor.db", isolation_level=None)) as newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    late = shop.told("db", "current")
+    assert late.returncode == 2
+    assert "newer than this code" in late.stderr and "db upgrade" not in late.stderr
 
 
 # --- mails

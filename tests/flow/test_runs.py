@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import func, select, update
 
+from monitor.cli.summary import pulled_words
 from monitor.domain.halt import Halt, HaltRule
 from monitor.domain.model import Mode, Source
 from monitor.errors import ConfigError, FencedOffError, ProviderAuthError, ProviderUnavailableError, StoreError
@@ -618,6 +619,8 @@ async def test_a_resumed_run_reads_only_the_pages_that_are_missing(play, monkeyp
     assert (report.resumed, report.outcome) == (True, "complete")
     assert stage.faults.requests["subscriptions"] == 5 - done
     assert report.counts["missing"] == 0, "who was on the pages of the killed process counts as seen"
+    assert report.counts["rows"] + report.counts["rows_before"] == 450
+    assert "before it was interrupted" in pulled_words(report)
 
 
 async def test_a_run_killed_after_its_last_page_reads_none_again(play):

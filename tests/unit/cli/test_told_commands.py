@@ -23,6 +23,7 @@ from monitor.store.summaries import HeldMails
 from monitor.usecases.adopt import Adoption
 from monitor.usecases.dispatch import Delivery
 from monitor.usecases.operate import Ruling
+from monitor.usecases.run import RunReport
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,26 @@ def test_what_a_pass_tells_to_do_next_is_whole_on_a_narrow_terminal(capsys, monk
     assert f"`monitor deliver{elsewhere}`" in told
     assert f"`monitor resume acme{elsewhere}`" in told
     assert f"monitor outbox review 4{elsewhere}\n" in told
+
+
+def test_an_empty_batch_that_the_guard_holds_is_named_with_the_command_and_nothing_is_said_twice(capsys, elsewhere):
+    doubt = "the database is older than its last use: it was restored from a backup"
+    counts = dict.fromkeys(("rows", "pages", "new", "changed", "facts", "bad", "missing"), 0)
+    report = RunReport("acme", "held", run_id=4, batch_id=8, held=[doubt], counts=counts)
+    print_pass(Pass("acme", "UTC", report, Delivery(stopped_by=Halt(HaltRule.RESTORED, doubt))))
+    told = capsys.readouterr().out
+    assert f"Batch 8, empty, waits for a person. Look, then decide: monitor outbox review 8{elsewhere}\n" in told
+    assert (told.count("restored from a backup"), "monitor run" in told, "these mails" in told) == (1, False, False)
+    held = [HeldMails(8, whole=True, mails=1)]
+    print_pass(Pass("acme", "UTC", report, Delivery(stopped_by=Halt(HaltRule.PAUSED_BY_HAND)), waiting_for_people=held))
+    told = capsys.readouterr().out
+    assert ("these mails" in told, "empty" in told, "monitor resume acme" in told) == (True, False, True)
+
+
+def test_an_interrupted_first_contact_is_not_said_to_be_done(capsys):
+    counts = dict.fromkeys(("rows", "pages", "new", "changed", "facts", "bad", "missing"), 0)
+    print_pass(Pass("acme", "UTC", RunReport("acme", "interrupted", run_id=1, baseline=True, counts=counts)))
+    assert "not complete yet: start it again" in capsys.readouterr().out
 
 
 def test_the_demos_commands_are_not_folded_on_a_narrow_terminal(monkeypatch):
