@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from monitor.domain.guard import Rule
 from monitor.domain.model import BatchState, NotificationState, RunState, Track
 from monitor.store.outbox import in_states
 from monitor.store.schema import accounts, batches, customers, episodes, notifications, runs, subscriptions
@@ -90,7 +91,11 @@ async def waiting_now(conn: AsyncConnection, account_id: int, now: datetime) -> 
                     # single mails of an open batch may be held too; none of an old one can still be of use
                     (batches.c.state == BatchState.OPEN) & (batches.c.opened_at > now - HELD_IN_OPEN),
                 ),
-                select(n.id).where(n.batch_id == batches.c.id, n.state == S.HELD).correlate(batches).exists(),
+                or_(
+                    select(n.id).where(n.batch_id == batches.c.id, n.state == S.HELD).correlate(batches).exists(),
+                    # an empty one that doubts the database: no mail leaves at all until somebody accepts it
+                    (batches.c.state == BatchState.HELD) & batches.c.reason.contains(f'"{Rule.RESTORED}"'),
+                ),
             )
         )
     ).scalar_one()

@@ -14,7 +14,9 @@ from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
 from monitor.store.schema import facts, quarantine, run_pages, runs
 from monitor.store.upkeep import AT_ONCE
+from monitor.store.witness import FILE_NAME
 from monitor.usecases.housekeeping import keep_house
+from monitor.usecases.operate import Operator
 from monitor.usecases.pausing import pause, resume
 from monitor.usecases.watch import Watched, levels, look_after
 from tests.store_rows import a_batch, a_mail, a_snapshot, a_subscription, an_episode
@@ -166,6 +168,15 @@ async def test_a_plan_that_waits_for_a_person_is_found(stage):
     cause(stage.world, {"cancelled:merchant": 15})
     assert (await stage.run()).outcome == "held"
     assert found(await look_after(stage.db, WATCHED, START)) == {"guard_hold"}
+
+
+async def test_a_database_that_is_doubted_waits_for_a_person_even_when_no_mail_is_due(stage):
+    await stage.run()
+    (stage.state_dir / FILE_NAME).write_text('{"uuid": "another", "counter": 7}')
+    batch = (await stage.run()).batch_id
+    assert found(await look_after(stage.db, WATCHED, START)) == {"guard_hold"}
+    assert (await Operator(stage.tools, "anna", stage.state_dir).approve(batch)).ok
+    assert found(await look_after(stage.db, WATCHED, START)) == set()
 
 
 async def test_a_sender_that_pauses_is_found_while_it_does(stage):
