@@ -102,7 +102,6 @@ async def observe(
     known = [ext_id for ext_id, one in newest.items() if not one.first_sight]
     stored = await load_subscriptions(conn, row.id, ext_ids=known, lock=True) if known else {}
     current = {ext_id: one for ext_id, one in newest.items() if not _outdated(stored.get(ext_id), one)}
-    customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
     told, facts = await _told(conn, row.id, current, stored)
     outcome = Outcome(ids={ext_id: one.id for ext_id, one in stored.items()}, dropped=len(newest) - len(current))
     same = {
@@ -112,28 +111,29 @@ async def observe(
     }
     equal = [{"row_id": before.id, "asked_at": current[ext_id].asked_at} for ext_id, before in same.items()]
     standings = await _standings(conn, row, {ext_id: one for ext_id, one in stored.items() if ext_id not in same})
-    judged: list[Judged] = []
+    decisions: dict[str, Decision] = {}
     for ext_id, one in current.items():
-        if ext_id in same:
-            continue
-        before = standings.get(ext_id)
-        standing = Standing(told=told[ext_id]) if before is None else replace(before, told=told[ext_id])
-        decision = decide(standing, one.snapshot, policy, pen.now)
-        customer_id = customer_ids.get(one.snapshot.customer_ext_id or "")
-        judged.append(
-            Judged(
-                before=stored.get(ext_id),
-                snapshot=one.snapshot,
-                told=told[ext_id],
-                decision=decision,
-                asked_at=one.asked_at,
-                state_hash=one.state_hash,
-                raw=one.raw,
-                customer_id=customer_id,
-                raw_mark=one.raw_mark,
-            )
+        if ext_id not in same:
+            before = standings.get(ext_id)
+            standing = Standing(told=told[ext_id]) if before is None else replace(before, told=told[ext_id])
+            decisions[ext_id] = decision = decide(standing, one.snapshot, policy, pen.now)
+            outcome.unknown += _newly_unknown(standing, decision)
+    # the first write comes after all thinking: while a database works, the stages before this one have the processor
+    customer_ids = await _write_customers(conn, row.id, current.values(), address_mac)
+    judged = [
+        Judged(
+            before=stored.get(ext_id),
+            snapshot=(one := current[ext_id]).snapshot,
+            told=told[ext_id],
+            decision=decision,
+            asked_at=one.asked_at,
+            state_hash=one.state_hash,
+            raw=one.raw,
+            customer_id=customer_ids.get(one.snapshot.customer_ext_id or ""),
+            raw_mark=one.raw_mark,
         )
-        outcome.unknown += _newly_unknown(standing, decision)
+        for ext_id, decision in decisions.items()
+    ]
     if touch:
         await update_subscriptions(conn, equal)
     fresh = [one.new_row() for one in judged if one.before is None]
