@@ -31,7 +31,10 @@ HashOption = Annotated[
     str | None, typer.Option("--plan-hash", metavar="HASH", help="The plan that you looked at; refused if it changed.")
 ]
 BatchArgument = Annotated[int, typer.Argument(metavar="BATCH", help="A batch's number (`monitor outbox batches`).")]
-MailArgument = Annotated[str | None, typer.Argument(metavar="[ID]", help="A mail's id, or its beginning.")]
+WholeAccount = Annotated[
+    str | None, typer.Option("--account", "-a", help="All of this account's mails, instead of one by its id.")
+]
+MailArgument = Annotated[str | None, typer.Argument(metavar="ID", help="A mail's id, or its beginning.")]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="A mail address.")]
 NOBODY = "somebody"
 
@@ -120,7 +123,7 @@ def reject(
 
 def hold(
     notification: MailArgument = None,
-    account: AccountOption = None,
+    account: WholeAccount = None,
     by: ByOption = NOBODY,
     output_format: FormatOption = Format.TABLE,
     config: ConfigOption = None,
@@ -131,7 +134,7 @@ def hold(
 
 def release(
     notification: MailArgument = None,
-    account: AccountOption = None,
+    account: WholeAccount = None,
     by: ByOption = NOBODY,
     output_format: FormatOption = Format.TABLE,
     config: ConfigOption = None,

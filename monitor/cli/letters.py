@@ -15,7 +15,7 @@ from uuid import uuid4
 import typer
 
 from monitor.cli import console
-from monitor.cli.console import AccountOption, ConfigOption
+from monitor.cli.console import ConfigOption
 from monitor.cli.exits import Exit
 from monitor.cli.stop import Stop
 from monitor.clock import SystemClock
@@ -32,6 +32,12 @@ from monitor.store.summaries import is_customer
 from monitor.wiring.accounts import build_brand
 from monitor.wiring.process import Wiring
 
+OneAccount = Annotated[
+    str | None, typer.Option("--account", "-a", help="The account; may be left out where there is only one.")
+]
+SampleAccount = Annotated[
+    str | None, typer.Option("--account", "-a", help="Whose brand and sender to show; else the first account's.")
+]
 KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help=", ".join(Kind))]
 LocaleOption = Annotated[str, typer.Option("--locale", "-l", help="The language; en is always there.")]
 VariantOption = Annotated[str, typer.Option("--variant", help="The cause or reason; a wrong one lists them all.")]
@@ -83,7 +89,7 @@ def preview(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write .txt, .html and .eml here.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
     config: ConfigOption = None,
-    account: AccountOption = None,
+    account: SampleAccount = None,
 ) -> None:
     """Look at a mail with sample facts, in your templates and your brand, or in ours without a settings file."""
 
@@ -112,7 +118,7 @@ def send_test(
     variant: VariantOption = "",
     step: StepOption = STEPS[0],
     config: ConfigOption = None,
-    account: AccountOption = None,
+    account: OneAccount = None,
 ) -> None:
     """Send a mail with sample facts to yourself, by the account's own mail server."""
 

@@ -27,6 +27,7 @@ from monitor.cli import (
 )
 from monitor.cli.demo import command as demo_command
 from monitor.cli.exits import Exit, code_of
+from monitor.cli.helping import show_flags_plainly
 from monitor.errors import MonitorError
 from monitor.log import Redaction, configure_logging
 
@@ -78,6 +79,7 @@ def every_command(
 
 for _register in _GROUPS:
     _register(app)
+show_flags_plainly(app)
 
 
 def run() -> None:

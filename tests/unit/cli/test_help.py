@@ -62,6 +62,12 @@ def test_every_help_ends_with_an_example_of_that_command(path):
 
 
 @pytest.mark.parametrize("path", ALL)
+def test_no_help_shows_a_value_behind_a_flag(path, capsys):
+    assert main([*path.split()[1:], "--help"]) == 0
+    assert "bool" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ALL)
 def test_the_examples_are_commands_that_there_are(path):
     for example in re.findall(r"`([^`]+)`", ALL[path].epilog or ""):
         for line in example.split("&&"):
