@@ -15,6 +15,7 @@ from monitor.cli.console import Format
 from monitor.cli.stop import Stop
 from monitor.cli.tables import print_whole, table_of
 from monitor.domain.words import NOTHING, moment
+from monitor.errors import ConfigError
 from monitor.store.views import Filter
 from monitor.usecases.report import Listing, Reports
 from monitor.wiring.process import Wiring
@@ -156,5 +157,8 @@ def since_when(text: str, now: datetime) -> datetime:
     """`36h`, `7d`, `30min` before `now`, or an instant with its offset. Raises `ConfigError`."""
     found = _AGO.match(text)
     if found is None:
-        return console.at_instant(text)
+        try:
+            return console.at_instant(text)
+        except ConfigError as error:
+            raise ConfigError(f"--since: {error}, or how long ago: 36h, 7d") from None
     return now - timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -21,7 +21,7 @@ from monitor.config.values import LinkHost, Mailbox, WebAddress, web_address, wr
 
 _KEY_SHAPE = re.compile(r"sk_[0-9a-fA-F-]{36}_(?P<mode>test|live)_")
 _MEMBER_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_LOCALE_SHAPE = r"^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*$"
+_LOCALE_SHAPE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 
 
 class Account(Table):
@@ -39,7 +39,7 @@ class Account(Table):
     """The sender's address where the file is silent."""
     brand: BrandSettings
     timezone: str = "UTC"
-    locale: str = Field("en", pattern=_LOCALE_SHAPE)
+    locale: str = "en"
     schedule: str = "0 7 * * *"
     window: SendWindow = Field(default_factory=lambda: SendWindow(opens_at=time(8), closes_at=time(20)))
     manage_url: str = ""
@@ -93,6 +93,13 @@ class Account(Table):
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError('is no time zone; write a name like "Europe/Budapest" or "UTC"') from error
         return name
+
+    @field_validator("locale")
+    @classmethod
+    def _known_shape(cls, tag: str) -> str:
+        if _LOCALE_SHAPE.fullmatch(tag) is None:
+            raise ValueError('is no language; write it like "en", "hu" or "pt-BR"')
+        return tag
 
     @field_validator("schedule")
     @classmethod

@@ -30,6 +30,12 @@ _MUST = {
     "string": "must be text in quotes",
     "tuple": "must be a list in brackets",
 }
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
 _OF_SYSTEMD = {"CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
 """Variables that systemd gives to a unit's processes; the first only where it hands over a credential at all."""
 _SECRETS = ("api_key", "password", "urls", "webhook_secret")
@@ -119,6 +125,9 @@ def describe(error: ErrorDetails) -> tuple[Location, str]:
         return location, _missing(location)
     if kind == "literal_error":
         return location, f"must be {context['expected']}"
+    if kind in _BOUNDS:
+        word, bound = _BOUNDS[kind]
+        return location, f"must be {word} {context[bound]}"
     for stem, text in _MUST.items():
         if kind.startswith(f"{stem}_") and kind.rpartition("_")[2] in {"type", "parsing", "float"}:
             return location, text

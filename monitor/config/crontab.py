@@ -28,7 +28,8 @@ def cron_trigger(expression: str, zone: ZoneInfo) -> BaseTrigger:
     """
     fields = expression.lower().split()
     if len(fields) != len(_FIELD_NAMES):
-        raise ValueError(f"has {len(fields)} fields instead of five (minute hour day month weekday)")
+        number = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+        raise ValueError(f"has {number} instead of five (minute hour day month weekday)")
     minute, hour, day, month, weekday = fields
     named = ",".join(_weekdays(part) for part in weekday.split(","))
     for name, argument, text in zip(

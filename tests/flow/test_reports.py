@@ -307,7 +307,8 @@ def test_an_empty_listing_says_why_and_a_narrow_one_that_nothing_matches(monitor
 
 def test_a_wrong_filter_is_a_usage_error(monitor):
     assert monitor("events", "--kind", "odd")[0] == 2
-    assert monitor("events", "--since", "yesterday")[0] == 2
+    code, _, told = monitor("events", "--since", "yesterday")
+    assert code == 2 and "--since: 'yesterday' is no instant" in told and "36h" in told
     assert monitor("events", "--account", "nobody")[0] == 2
     assert monitor("outbox", "list", "--state", "odd")[0] == 2
 
