@@ -99,6 +99,8 @@ async def _of_account(settings: Settings, name: str, known: place.Known, stop: S
     yield await merchant.key(settings, name, known.rows.get(name), stop)
     for finding in merchant.mode(settings, name, known):
         yield finding
+    for finding in merchant.looks(settings, name):
+        yield finding
     for finding in await merchant.mail_server(settings, name):
         yield finding
     for finding in merchant.schedule(settings, name, known, SystemClock().now()):

@@ -41,10 +41,15 @@ class Palette:
     link_dark: Markup
 
 
+def is_color(text: str) -> bool:
+    """Whether a mail can be made in this colour."""
+    return _HEX.fullmatch(text) is not None
+
+
 @lru_cache(maxsize=1024)
 def palette(color: str) -> Palette:
     """The colours made of a brand's colour; anything but `#rrggbb` counts as our accent."""
-    brand = color.lower() if _HEX.fullmatch(color) else ACCENT
+    brand = color.lower() if is_color(color) else ACCENT
     ink = next((ink for ink in (INK_LIGHT, INK_DARK) if contrast(brand, ink) >= TEXT_RATIO), INK_LIGHT)
     fill = _moved(brand, INK_LIGHT, TEXT_RATIO, darker=True) if ink == INK_LIGHT else brand
     colors = {

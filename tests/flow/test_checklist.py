@@ -179,6 +179,19 @@ def test_what_becomes_of_test_rows_is_told_where_it_surprises(settings_of):
     assert "test rows are mailed too" in loud[-1].text
 
 
+# --- how its mails look
+
+
+def test_a_colour_or_language_that_a_mail_would_replace_is_told(settings_of, file):
+    assert list(merchant.looks(settings_of(more='locale = "en-GB"'), "acme")) == []
+    settings_of(more='locale = "xy"')
+    file.write_text(file.read_text().replace('acme.example" }', 'acme.example", color = "blue" }'))
+    color, language = merchant.looks(load_settings(file, {}), "acme")
+    assert color.text.startswith("accounts.acme.brand.color is no colour like #3456d1")
+    assert language.text == "accounts.acme.locale: no mail is written in 'xy' but in one of en"
+    assert marks([color, language]) == [Mark.HINT, Mark.HINT]
+
+
 # --- the schedule
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parseaddr
 
@@ -17,6 +19,8 @@ from monitor.config.values import is_loopback
 from monitor.domain.replies import Phase
 from monitor.domain.words import moment
 from monitor.errors import MailError, MonitorError
+from monitor.mail.brand import ACCENT, is_color
+from monitor.mail.render import Renderer
 from monitor.mail.transport import ConnectionFailedError, InsecureConnectionError, LoginRefusedError, ReplyError
 from monitor.store.accounts import AccountRow
 from monitor.usecases.identity import check_identity
@@ -75,6 +79,19 @@ def mode(settings: Settings, name: str, known: Known) -> Iterator[Finding]:
         )
     if account.mode == "live" and account.mail_test_rows:
         yield hint(what, f"accounts.{name}.mail_test_rows is true on a live account: test rows are mailed too")
+
+
+def looks(settings: Settings, name: str) -> Iterator[Finding]:
+    """What a mail would replace without a word: a colour that is none, a language that nobody translated."""
+    account, what = settings.account(name), f"{name}: looks"
+    if not is_color(account.brand.color):
+        text = f"accounts.{name}.brand.color is no colour like #3456d1 (six hexadecimal digits): {ACCENT} is used"
+        yield hint(what, text)
+    with suppress(MonitorError):  # faulty templates have a line of their own
+        wordings = Renderer(settings.templates_dir).wordings
+        if wordings.of(account.locale).locale.language != re.split("[-_]", account.locale)[0]:
+            known = ", ".join(wordings.locales)
+            yield hint(what, f"accounts.{name}.locale: no mail is written in {account.locale!r} but in one of {known}")
 
 
 async def mail_server(settings: Settings, name: str) -> list[Finding]:
