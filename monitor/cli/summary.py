@@ -14,6 +14,7 @@ from monitor.cli import console
 from monitor.cli.passes import Pass
 from monitor.cli.remedies import complete, copyable
 from monitor.cli.words import halt_words, kind_name, rule_words
+from monitor.domain.halt import HaltRule
 from monitor.domain.model import NotificationState, Situation
 from monitor.domain.words import count, mark_of, moment, name_of
 from monitor.store.summaries import EventCount
@@ -194,15 +195,22 @@ def _print_held(out: Console, done: Pass) -> None:
         for sentence in report.held:
             out.print(f"    - {sentence}", markup=False)
         if not filled:
-            look = complete(f"monitor outbox review {report.batch_id}")
-            said = f"  Batch {report.batch_id}, empty, waits for a person. Look, then decide: {look}"
-            out.print(said, markup=False, soft_wrap=True)
+            out.print(f"  {_about_nothing(report, done.delivery)}", markup=False, soft_wrap=True)
     for one in done.waiting_for_people:
         wait = "waits" if one.mails == 1 else "wait"
         look = f"monitor outbox review {one.batch_id}" if one.whole else "monitor outbox list --state held"
         mails = count(one.mails, "mail")
         said = f"  Batch {one.batch_id}: {mails} {wait} for a person. Look, then decide: {complete(look)}"
         out.print(said, markup=False, soft_wrap=True)
+
+
+def _about_nothing(report: RunReport, delivery: Delivery | None) -> str:
+    """What to do about a held batch without a mail: it matters only where the database itself is in doubt."""
+    halt = None if delivery is None else delivery.stopped_by
+    if delivery is not None and (halt is None or halt.rule is not HaltRule.RESTORED):
+        return "There is nothing to decide: what comes due is judged again."
+    look = complete(f"monitor outbox review {report.batch_id}")
+    return f"Batch {report.batch_id}, empty, waits for a person. Look, then decide: {look}"
 
 
 def _problems(done: Pass) -> list[str]:

@@ -107,6 +107,9 @@ def test_an_empty_batch_that_the_guard_holds_is_named_with_the_command_and_nothi
     told = capsys.readouterr().out
     assert f"Batch 8, empty, waits for a person. Look, then decide: monitor outbox review 8{elsewhere}\n" in told
     assert (told.count("restored from a backup"), "monitor run" in told, "these mails" in told) == (1, False, False)
+    print_pass(Pass("acme", "UTC", report, Delivery()))
+    told = capsys.readouterr().out
+    assert ("nothing to decide" in told, "outbox review" in told) == (True, False), "another reason than the database"
     held = [HeldMails(8, whole=True, mails=1)]
     print_pass(Pass("acme", "UTC", report, Delivery(stopped_by=Halt(HaltRule.PAUSED_BY_HAND)), waiting_for_people=held))
     told = capsys.readouterr().out
