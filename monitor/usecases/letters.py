@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -132,7 +133,7 @@ class LetterDesk:
             shared_address=mail.shared_address,
             in_reply_to=mail.first_message_id,
             message_id=f"<{mail.id}@{account.sender_address.rpartition('@')[2]}>",
-            date_header=format_datetime(now.astimezone(UTC)),
+            date_header=_date_header(now),
             link_hosts=tuple(sorted(account.link_hosts)),
         )
         about = mail.about
@@ -190,6 +191,11 @@ def _words(mail: StoredMail, now: datetime) -> tuple[str, bool]:
     campaign = campaign_for(after.situation, after.variant)
     steps = () if campaign is None else campaign.steps
     return after.variant, any(step.refusable for step in steps if step.name == mail.step)
+
+
+@lru_cache(maxsize=8)  # all mails of a pass have the same
+def _date_header(now: datetime) -> str:
+    return format_datetime(now.astimezone(UTC))
 
 
 def _is_resent(mail: StoredMail) -> bool:
