@@ -137,9 +137,13 @@ def _unsubscribe(letter: Letter) -> list[tuple[str, str]]:
     url = safe_link(letter.unsubscribe_url or "", None)
     if url and len(url) <= _LONGEST_LINK:
         return [("List-Unsubscribe", f"<{url}>"), ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")]
-    _, reply_to = parse_sender(letter.reply_to)
-    subject = quote(f"stop {message_code(letter.notification_id)}")
-    return [("List-Unsubscribe", f"<mailto:{quote(reply_to, safe='@')}?subject={subject}>")]
+    return [("List-Unsubscribe", f"<{_answer(letter.reply_to)}{quote(message_code(letter.notification_id))}>")]
+
+
+@lru_cache(maxsize=256)
+def _answer(reply_to: str) -> str:
+    """The link of an answer by mail that asks to stop, to be ended by which mail it answers."""
+    return f"mailto:{quote(parse_sender(reply_to)[1], safe='@')}?subject=stop%20"
 
 
 def _feedback_id(letter: Letter, sender_addr: str) -> str:

@@ -32,6 +32,7 @@ MOST_STEPS = 20_000
 """Turns of loops, calls and inclusions in one mail; the largest shipped one takes about 300."""
 TEXT_WIDTH = 72
 _HASH_SHOWN = 24
+_SIZED = (str, list, tuple)  # made once: this is asked sixty times a mail
 _OURS = frozenset({Moment, Palette})
 _FILTERS = frozenset(
     {"e", "escape", "safe", "default", "d", "length", "first", "last", "join", "select", "list", "trim"}
@@ -215,19 +216,19 @@ def _counted(items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _measured(value: Any) -> Any:
-    if isinstance(value, str | list | tuple) and len(value) > LONGEST_OUTPUT:
+    if isinstance(value, _SIZED) and len(value) > LONGEST_OUTPUT:
         raise TemplateRuntimeError(f"the template makes a text of more than {LONGEST_OUTPUT} characters")
     return value
 
 
 @pass_context
 def _gettext(context: Context, message: str, /, **names: Any) -> str:
-    return _filled(context, context["catalog"].gettext(message), names)
+    return _filled(context, context.parent["catalog"].gettext(message), names)
 
 
 @pass_context
 def _ngettext(context: Context, singular: str, plural: str, num: int, /, **names: Any) -> str:
-    return _filled(context, context["catalog"].ngettext(singular, plural, num), {"num": num, **names})
+    return _filled(context, context.parent["catalog"].ngettext(singular, plural, num), {"num": num, **names})
 
 
 def _filled(context: Context, text: str, names: Mapping[str, Any]) -> str:

@@ -168,7 +168,7 @@ def _frame(letter: Letter, wording: Wording) -> dict[str, Any]:
 
 def message_code(notification_id: str) -> str:
     """What a customer reads out to the merchant: the first ten digits of the outbox id, `3F9A1-C277B`."""
-    digits = "".join(char for char in notification_id if char.isalnum())[:10].upper()
+    digits = "".join(filter(str.isalnum, notification_id))[:10].upper()
     return f"{digits[:5]}-{digits[5:]}"
 
 

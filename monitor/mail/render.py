@@ -34,6 +34,7 @@ WORDS = frozenset(
 """What `words.txt` and `frame.txt` may set; a name with a leading underscore is their own business."""
 _REQUIRED = ("heading", "lead")
 _NO_WORDS = {word: UnknownFact(hint=f"{word} is not set by words.txt") for word in WORDS}
+_ROWS = (list, tuple)
 _AT_ONCE = 16  # pieces between two looks at the length; each is 1 MiB at most
 _BLANK_LINES = re.compile(r"\n\n\n+")  # begins with a text that can be searched for, as `\n{3,}` does not
 
@@ -164,7 +165,7 @@ def _tidy(value: Any) -> Any:
         if "\n" not in value and "  " not in value:
             return value.strip(" \t\r")
         return " ".join(part for part in re.split(r"[ \t\n\r]+", value) if part)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _ROWS):
         rows: Iterable[Any] = (_tidy(item) for item in value if not isinstance(item, UnknownFact))
         return [row for row in rows if row and not _lacks(row)]
     return value

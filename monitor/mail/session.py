@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from monitor.domain.replies import Phase, enhanced_code
 from monitor.errors import UnmailableAddressError
@@ -207,6 +208,7 @@ class SmtpSession:
         return code
 
 
+@lru_cache(maxsize=256)  # most replies of a server are the same few
 def reply_of(phase: Phase, code: int | None, text: str) -> Reply:
     """The reply as a value, its text fit for a log."""
     clean = _CONTROLS.sub(" ", text)[:_LONGEST_TEXT].strip()

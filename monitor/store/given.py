@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -69,5 +70,6 @@ def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps(list(rows), default=_instant)
 
 
+@lru_cache(maxsize=64)  # the rows of a group tell of the same few
 def _instant(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds")
