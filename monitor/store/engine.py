@@ -8,6 +8,7 @@ PostgreSQL: READ COMMITTED, no prepared statements that a pooler in transaction 
 from __future__ import annotations
 
 import os
+import re
 from asyncio import CancelledError
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,17 @@ BUSY_TIMEOUT_MS = 30_000
 RESTED_S = 2.0
 """A PostgreSQL connection that lay unused for longer is asked whether it still lives."""
 _RESTS = "rests_since"
+_NOT_OPENED = "cannot be opened: does its folder exist, and may this user write there?"
+_SAID = (
+    (("readonly", "read-only"), "is read-only: give this user write access to the file and its folder"),
+    (("disk is full", "no space", "disk i/o"), "cannot grow ({reason}): free some space; nothing was lost"),
+    (("permission denied for schema",), "refused ({reason}): do this as the role that owns its tables"),
+    (("permission denied for",), "refused ({reason}): grant its roles their rights after every upgrade"),
+    (("unable to open",), _NOT_OPENED),
+    (("no such table", "does not exist"), "lacks its tables ({reason}): run `monitor db upgrade`"),
+)
+"""What databases say, and what we say with the thing to fix; most specific first."""
+_NO_SUCH_PLACE = re.compile(r'(?:database|role) "[^"]*" does not exist')
 _NETWORK_DISKS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs"),
@@ -70,6 +82,13 @@ class Database:
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         event.listen(engine.sync_engine, "invalidate", _give_lock_back)
         return engine
+
+    @property
+    def place(self) -> str:
+        """The file, or the URL as an operator writes it, without its password."""
+        if self.path is not None:
+            return str(self.path)
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -214,22 +233,15 @@ def _give_lock_back(connection: Any, _record: object, _error: BaseException | No
 def _explained(error: DBAPIError, database: Database) -> StoreError:
     """Our error for theirs, with the thing to fix. Most specific first."""
     reason = str(error.orig).splitlines()[0] if error.orig is not None and str(error.orig) else str(error)
-    where = str(database.path) if database.path is not None else database.url.render_as_string(hide_password=True)
+    where = database.place
     lowered = reason.lower()
-    if "readonly" in lowered or "read-only" in lowered:
-        return StoreError(f"the database {where} is read-only: give this user write access to the file and its folder")
-    if "disk is full" in lowered or "no space" in lowered or "disk i/o" in lowered:
-        return StoreError(f"the database {where} cannot grow ({reason}): free some space; nothing was lost")
-    if "permission denied for" in lowered:
-        return StoreError(f"the database {where} refused ({reason}): grant its roles their rights after every upgrade")
-    if "unable to open" in lowered:
-        return _cannot_be_opened(where)
-    if "no such table" in lowered or "does not exist" in lowered:
-        return StoreError(f"the database {where} lacks its tables ({reason}): run `monitor db upgrade`")
-    if isinstance(error, OperationalError):
-        return StoreError(f"the database {where} did not answer: {reason}")
-    return StoreError(f"the database {where} refused: {reason}")
+    said = next((said for words, said in _SAID if any(word in lowered for word in words)), None)
+    if _NO_SUCH_PLACE.search(lowered):
+        said = "did not answer ({reason}): make it, or mend database.url"
+    if said is None:
+        said = "did not answer: {reason}" if isinstance(error, OperationalError) else "refused: {reason}"
+    return StoreError(f"the database {where} {said.format(reason=reason)}")
 
 
 def _cannot_be_opened(where: str) -> StoreError:
-    return StoreError(f"the database {where} cannot be opened: does its folder exist, and may this user write there?")
+    return StoreError(f"the database {where} {_NOT_OPENED}")

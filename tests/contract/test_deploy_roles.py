@@ -96,6 +96,8 @@ async def test_a_role_without_its_grants_is_told_what_lacks(empty_postgres_url):
         admin.execute(statements("roles.sql"))
     owner, worker = (Database(as_role(empty_postgres_url, f"monitor_{name}")) for name in ("owner", "worker"))
     try:
+        with pytest.raises(StoreError, match="permission denied for schema .* as the role that owns its tables"):
+            await upgrade(worker)
         await upgrade(owner)
         with pytest.raises(StoreError, match="permission denied for table .* grant its roles their rights"):
             await require_current(worker)

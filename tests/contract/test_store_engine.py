@@ -185,7 +185,7 @@ async def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_p
 
 async def test_a_database_of_that_server_that_is_not_there_is_named(postgres_url):
     db = Database(postgres_url.replace("/test_", "/no_such_"))
-    with pytest.raises(StoreError, match="no_such_"):
+    with pytest.raises(StoreError, match=r"the database postgresql://.*no_such_.*: make it, or mend database\.url"):
         async with db.read() as conn:
             await conn.execute(text("SELECT 1"))
     await db.aclose()

@@ -194,4 +194,4 @@ async def _revision(db: Database) -> Finding:
         except ConfigError:
             return hint("database", f"at revision {found or 'none'}: the next run upgrades it")
     await require_current(db)
-    return ok("database", f"{db.path or db.url.render_as_string(hide_password=True)}, revision {found}")
+    return ok("database", f"{db.place}, revision {found}")
