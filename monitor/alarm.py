@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -25,9 +26,14 @@ class AppriseAlarm:
         import apprise  # noqa: PLC0415  # half a second of imports, which only who wants alerts pays for
 
         self._apprise = apprise.Apprise()
-        for number, url in enumerate(urls):
-            if not self._apprise.add(url):
-                raise ConfigError(f"alerts.urls[{number}]: Apprise knows no such address; its wiki lists what it takes")
+        said = logging.getLogger("apprise")
+        said.disabled = True  # our own line names the setting; theirs would stand in the middle of a list for people
+        try:
+            unknown = next((number for number, url in enumerate(urls) if not self._apprise.add(url)), None)
+        finally:
+            said.disabled = False
+        if unknown is not None:
+            raise ConfigError(f"alerts.urls[{unknown}]: Apprise knows no such address; its wiki lists what it takes")
 
     async def ring(self, title: str, body: str) -> bool:
         """True when every address took it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -87,6 +88,8 @@ async def test_an_alert_goes_out_through_apprise_for_real():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_address_that_apprise_does_not_know_is_named_by_its_number():
+def test_an_address_that_apprise_does_not_know_is_named_by_its_number_once(caplog):
     with pytest.raises(ConfigError, match=r"alerts\.urls\[1\]"):
         AppriseAlarm(["json://127.0.0.1:1/", "nonsense"])
+    assert caplog.records == []
+    assert not logging.getLogger("apprise").disabled, "why an alert could not be told is worth a line"

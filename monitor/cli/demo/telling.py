@@ -150,11 +150,11 @@ def tell_end(out: Console, played: Sequence[Played], caught: Sequence[CaughtMail
     people = {mail.recipients for mail in caught}
     out.print()
     out.print(Rule(style="bright_black"))
-    end = (
-        f"[bold]{count(len(caught), 'mail')}[/] to {count(len(people), 'customer')}, none twice; {held} held for a "
-        f"person; {silent} left unsent, each for a reason ({muted} of them from before the first run)."
-    )
-    out.print(Padding(end, (0, 2)))
+    parts = [f"[bold]{count(len(caught), 'mail')}[/] to {count(len(people), 'customer')}, none twice"]
+    parts += [f"{held} held for a person"] if held else []
+    past = f" ({muted} of them from before the first run)" if muted else ""
+    parts += [f"{silent} left unsent, each for a reason{past}"] if silent else []
+    out.print(Padding(f"{'; '.join(parts)}.", (0, 2)))
     told = sum(len(one.paid) for one in played)
     if told:
         out.print(Padding(f"{count(told, 'event')} of payments, each told once.", (0, 2)))

@@ -128,4 +128,5 @@ def test_the_demos_commands_are_not_folded_on_a_narrow_terminal(monkeypatch):
     played = Played(None, Pass("acme", "UTC"))
     tell_end(out, [played], [], Path("shown/in/a/deep/folder"), Path("shown/in/a/deep/folder/index.html"))
     told = out.file.getvalue()
+    assert "none twice." in told, "nothing held and nothing left unsent is not told as 0"
     assert "  Ask why            monitor explain EMAIL -c shown/in/a/deep/folder/monitor.toml\n" in told
