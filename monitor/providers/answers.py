@@ -80,7 +80,8 @@ def failure(answer: Answer, *, account: str, endpoint: str) -> ProviderError:
     elif 300 <= status < 400:
         error = ProviderUnavailableError(f"{where}: a redirect, which is never followed: check {base_url}")
     elif 400 <= status < 500 and is_object(answer.body):
-        error = ProviderRefusedError(f"{where}: refused", status=status, code=code)
+        why = f"nothing is there, check {base_url}" if status == 404 else "refused"
+        error = ProviderRefusedError(f"{where}: {why}", status=status, code=code)
     elif 400 <= status < 500:
         # a gateway's own 404 must never become "there is no such subscription"
         error = ProviderUnavailableError(f"{where}: not the API answers but something before it: check {base_url}")

@@ -110,11 +110,8 @@ class QBitFlowV2(PaymentReader):
         try:
             answer = await self.client.get("me", "/me")
         except ProviderRefusedError as error:
-            if error.status != 404:
+            if error.status != 404 or not self._on_behalf_of:
                 raise
-            if not self._on_behalf_of:
-                text = f"{error}, so this is not where API v2 answers: check accounts.{self._account}.base_url"
-                raise ProviderRefusedError(text, status=error.status, code=error.code) from error
             raise ProviderAuthError(
                 f"{error}: the key knows no such member of its mode: check accounts.{self._account}.on_behalf_of"
             ) from error

@@ -582,7 +582,7 @@ class TestQBitFlowV2(ProviderContract):
     async def test_a_key_without_a_member_is_not_blamed_for_one(self, stage: Stager):
         async with stage(seeding.healthy(1)) as on:
             on.faults.add(faults.error(404, "not_found"), route="me")
-            with pytest.raises(ProviderRefusedError, match=r"check accounts\.\w+\.base_url"):
+            with pytest.raises(ProviderRefusedError, match=r"nothing is there, check accounts\.\w+\.base_url"):
                 await on.provider.identify()
 
     @pytest.mark.parametrize("member", ["12", "00000000-0000-0000-0000-000000000000", "x\r\nX-Evil: 1"])

@@ -188,7 +188,7 @@ def test_a_colour_or_language_that_a_mail_would_replace_is_told(settings_of, fil
     file.write_text(file.read_text().replace('acme.example" }', 'acme.example", color = "blue" }'))
     color, language = merchant.looks(load_settings(file, {}), "acme")
     assert color.text.startswith("accounts.acme.brand.color is no colour like #3456d1")
-    assert language.text == "accounts.acme.locale: no mail is written in 'xy' but in one of en"
+    assert language.text == "accounts.acme.locale: there are no mails in 'xy', so they go out in English; there is: en"
     assert marks([color, language]) == [Mark.HINT, Mark.HINT]
 
 

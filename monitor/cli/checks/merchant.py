@@ -90,8 +90,8 @@ def looks(settings: Settings, name: str) -> Iterator[Finding]:
     with suppress(MonitorError):  # faulty templates have a line of their own
         wordings = Renderer(settings.templates_dir).wordings
         if wordings.of(account.locale).locale.language != re.split("[-_]", account.locale)[0]:
-            known = ", ".join(wordings.locales)
-            yield hint(what, f"accounts.{name}.locale: no mail is written in {account.locale!r} but in one of {known}")
+            text = f"there are no mails in {account.locale!r}, so they go out in English; there is: "
+            yield hint(what, f"accounts.{name}.locale: {text}{', '.join(wordings.locales)}")
 
 
 async def mail_server(settings: Settings, name: str) -> list[Finding]:
