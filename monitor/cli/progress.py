@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from monitor.cli import console
 from monitor.usecases.context import no_progress
 
-_STAGES = {"pull": "Reading subscriptions", "log": "Reading the event log", "deliver": "Sending mails"}
+STAGES = {
+    "pull": "Reading subscriptions",
+    "log": "Reading the event log",
+    "payments": "Reading payments",
+    "payment history": "Reading older payments",
+    "deliver": "Sending mails",
+}
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def shown() -> Iterator[console.Progress]:
 
         def step(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=total)
+                tasks[stage] = bars.add_task(STAGES[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield step

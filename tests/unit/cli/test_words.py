@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from monitor.cli.progress import STAGES
 from monitor.cli.summary import changed_words, delivery_words, waiting_words
 from monitor.cli.words import halt_words, kind_name, mail_reason, rule_sentence, rule_words, tail
 from monitor.domain.halt import Halt, HaltRule
@@ -52,6 +55,12 @@ def test_every_reason_to_stop_delivering_has_a_sentence_without_holes(rule):
     told = halt_words(Halt(rule, "535 no", AT), "acme", "Europe/Budapest")
     assert told
     assert not {"{", "}", "—"} & set(told)
+
+
+def test_every_stage_of_the_use_cases_has_words_for_its_progress():
+    sources = (Path(__file__).parents[3] / "monitor" / "usecases").glob("*.py")
+    told = {stage for file in sources for stage in re.findall(r'progress\("([^"]+)"', file.read_text())}
+    assert told == set(STAGES)
 
 
 def test_a_pause_of_the_sender_is_told_with_its_end_and_one_by_hand_with_the_way_out():
