@@ -59,6 +59,12 @@ async def test_no_question_of_every_minute_reads_the_whole_outbox(asked, sqlite_
     assert [step for step in plans if step.startswith("SCAN notifications") and "INDEX" not in step] == []
 
 
+async def test_the_next_mails_to_leave_are_read_in_their_order_and_not_sorted(sqlite_url):
+    plans = await plans_of("ready_ids", sqlite_url)
+    assert "ix_notifications_ready" in plans[0]
+    assert [step for step in plans if "ORDER BY" in step] == []
+
+
 @pytest.mark.parametrize("asked", GROUPS)
 async def test_the_rows_of_a_group_are_read_once_and_each_is_looked_up(asked, sqlite_url):
     first, second, *_ = await plans_of(asked, sqlite_url)

@@ -87,9 +87,11 @@ notifications = Table(
     CheckConstraint("subscription_id IS NOT NULL OR payment_id IS NOT NULL", name="ck_notifications_about"),
     CheckConstraint("episode_id IS NULL OR subscription_id IS NOT NULL", name="ck_notifications_episode"),
     Index(
-        "ix_notifications_ready",
+        "ix_notifications_ready",  # in the order in which mails leave: nobody sorts all that wait for the next hundred
         "account_id",
         "rank",
+        "due_at",
+        "id",
         "next_try_at",
         **where("state IN ('ready', 'ambiguous')"),
     ),

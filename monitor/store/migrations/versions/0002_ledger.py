@@ -324,7 +324,7 @@ def _tables() -> None:
     op.create_index(
         "ix_notifications_ready",
         "notifications",
-        ["account_id", "rank", "next_try_at"],
+        ["account_id", "rank", "due_at", "id", "next_try_at"],
         unique=False,
         postgresql_where=sa.text("state IN ('ready', 'ambiguous')"),
         sqlite_where=sa.text("state IN ('ready', 'ambiguous')"),
