@@ -13,6 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from monitor.domain.model import Urgency
+from monitor.domain.words import name_of
 
 GOOD_NEWS = frozenset({"recovered", "resumed", "healthy", "payment_succeeded"})
 """Classes that rule (a) does not count; every other class is bad news, each counted for itself."""
@@ -138,10 +139,18 @@ def _mass(
         else f"the limit is {_percent(limits.share)}"
     )
     return [
-        Reason(Rule.MASS_CHANGE, touched, limit, f"{touched} of {population} {whole} became {name} in 24 h; {told}")
+        Reason(
+            Rule.MASS_CHANGE, touched, limit, f"{touched} of {population} {whole} became {_named(name)} in 24 h; {told}"
+        )
         for name, touched in sorted(touched_by_class.items())
         if name not in GOOD_NEWS and touched > limit
     ]
+
+
+def _named(kind: str) -> str:
+    """`paused` as it is, `"payment failed"` as what it is: a name."""
+    name = name_of(kind)
+    return f'"{name}"' if " " in name else name
 
 
 def _missing(counts: BatchCounts, limits: GuardLimits) -> list[Reason]:

@@ -636,7 +636,7 @@ async def test_an_hour_of_failing_payments_is_held_by_the_guard_and_goes_when_so
     report = await stage.run()
     assert report.outcome == "held"
     assert report.held == (
-        "3 of 3 one-off payments of 30 days became payment_failed in 24 h; the limit is 2 below 50 payments",
+        '3 of 3 one-off payments of 30 days became "payment failed" in 24 h; the limit is 2 below 50 payments',
     )
     operator = Operator(stage.tools, "ann", stage.state_dir)
     ruling = await operator.approve(report.batch_id)

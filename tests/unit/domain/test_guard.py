@@ -76,7 +76,7 @@ def test_any_other_class_is_bad_news():
 def test_a_held_plan_says_figure_limit_and_a_sentence():
     (reason,) = judge(BatchCounts(population=98, touched_by_class={"payment_failed": 31}))
     assert (reason.rule, reason.figure, reason.limit) == (Rule.MASS_CHANGE, 31, 19)
-    assert reason.sentence == "31 of 98 live subscriptions became payment_failed in 24 h; the limit is 20 %"
+    assert reason.sentence == '31 of 98 live subscriptions became "payment failed" in 24 h; the limit is 20 %'
 
 
 def test_a_small_population_is_told_its_own_limit():
@@ -91,7 +91,7 @@ def test_payments_are_counted_against_those_of_thirty_days(touched, held):
     reasons = judge(counts)
     assert [reason.rule for reason in reasons] == [Rule.MASS_CHANGE] * held
     if held:
-        said = "21 of 100 one-off payments of 30 days became payment_failed in 24 h; the limit is 20 %"
+        said = '21 of 100 one-off payments of 30 days became "payment failed" in 24 h; the limit is 20 %'
         assert (reasons[0].sentence, reasons[0].limit) == (said, 20)
 
 
