@@ -19,6 +19,7 @@ from monitor.store.accounts import AccountRow
 from monitor.store.engine import Database
 from monitor.store.revision import upgrade
 from monitor.store.watching import RunsSeen
+from monitor.store.witness import note_witness, seal_witness
 from tests.faults.rig.sink import Act, Sink
 from tests.shell import SETTINGS, shop_of
 
@@ -275,6 +276,34 @@ async def test_a_new_database_is_its_users_alone_and_an_older_one_that_is_not_is
     await upgrade(db)
     await db.aclose()
     assert path.stat().st_mode & 0o777 == 0o644, "what an operator chose stays"
+
+
+async def test_a_restored_database_is_told_before_a_run_is_held_for_it(settings_of, tmp_path):
+    settings = settings_of()
+    db = Database(f"sqlite:///{tmp_path}/monitor.db")
+    await upgrade(db)
+    settings.state_dir.mkdir()
+    async with db.write() as conn:
+        seal = await seal_witness(conn, db)
+    note_witness(settings.state_dir, *seal)
+    assert marks([one async for one in place.database(settings, place.Known())]) == [Mark.OK]
+    note_witness(settings.state_dir, seal[0], seal[1] + 1)
+    *_, found = [one async for one in place.database(settings, place.Known())]
+    assert found.mark is Mark.HINT
+    assert found.text.endswith("it was restored from a backup: no mail leaves before you approve the next run's batch")
+    await db.aclose()
+
+
+async def test_a_disk_that_is_nearly_full_is_told_before_the_first_run_too(settings_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "_LITTLE_SPACE", 2**80)
+    settings = settings_of()
+    first = [one async for one in place.database(settings, place.Known())]
+    db = Database(f"sqlite:///{tmp_path}/monitor.db")
+    await upgrade(db)
+    await db.aclose()
+    later = [one async for one in place.database(settings, place.Known())]
+    assert marks(first) == marks(later) == [Mark.OK, Mark.HINT]
+    assert all("nearly full: free some space" in found[-1].text for found in (first, later))
 
 
 # --- as a user: `check` and the start say what, where and how, and end with 2

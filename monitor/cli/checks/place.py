@@ -22,6 +22,7 @@ from monitor.store.accounts import AccountRow, change_account, find_account
 from monitor.store.engine import Database
 from monitor.store.revision import code_revision, database_revision, require_current
 from monitor.store.watching import RunsSeen, runs_seen
+from monitor.store.witness import check_witness
 from monitor.wiring.place import Schema, open_database, prepare_state_dir
 
 _LITTLE_SPACE = 200 * 2**20
@@ -151,6 +152,10 @@ async def database(settings: Settings, known: Known) -> AsyncIterator[Finding]:
                 # Changes no row, and fails where none may be changed.
                 await change_account(conn, _NOBODY, paused_at=None)
             await _ask(db, settings.accounts, known)
+            async with db.read() as conn:
+                doubt = await check_witness(conn, db, settings.state_dir)
+            if doubt is not None:
+                yield hint("database", f"{doubt}: no mail leaves before you approve the next run's batch")
         if db.path is not None and is_shared(db.path.stat().st_mode):
             yield hint("database", f"{db.path} can be read by others, and addresses stand in it: chmod 600 it")
         if db.path is not None and _is_little(db.path.parent):
