@@ -290,7 +290,7 @@ async def test_a_restored_database_is_told_before_a_run_is_held_for_it(settings_
     note_witness(settings.state_dir, seal[0], seal[1] + 1)
     *_, found = [one async for one in place.database(settings, place.Known())]
     assert found.mark is Mark.HINT
-    assert found.text.endswith("it was restored from a backup: no mail leaves before you approve the next run's batch")
+    assert found.text.endswith("it was restored from a backup; no mail leaves before you approve the next run's batch")
     await db.aclose()
 
 

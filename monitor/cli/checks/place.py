@@ -155,7 +155,7 @@ async def database(settings: Settings, known: Known) -> AsyncIterator[Finding]:
             async with db.read() as conn:
                 doubt = await check_witness(conn, db, settings.state_dir)
             if doubt is not None:
-                yield hint("database", f"{doubt}: no mail leaves before you approve the next run's batch")
+                yield hint("database", f"{doubt}; no mail leaves before you approve the next run's batch")
         if db.path is not None and is_shared(db.path.stat().st_mode):
             yield hint("database", f"{db.path} can be read by others, and addresses stand in it: chmod 600 it")
         if db.path is not None and _is_little(db.path.parent):
