@@ -35,6 +35,9 @@ _PAST = (
     "ended", "paused_since", "failed", "last_bill", "signed_up", "balance_checked", "measured", "amount_due_as_of",
     "payment",
 )  # fmt: skip
+_MOMENTS = tuple(
+    (name, name if name == "amount_due_as_of" else f"{name}_at", name in _DEADLINES) for name in _DEADLINES + _PAST
+)
 _TOKENS = (
     "amount_due", "allowance_left", "approve_more", "approve_total", "maximum_now", "maximum_to_set", "approved",
     "payment_amount",
@@ -102,15 +105,12 @@ def _texts(letter: Letter, wording: Wording) -> dict[str, Any]:
 
 def _moments(letter: Letter, wording: Wording) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for name in _DEADLINES + _PAST:
-        field = name if name == "amount_due_as_of" else f"{name}_at"
+    for name, field, deadline in _MOMENTS:
         at: datetime | None = getattr(letter, field)
-        known = at is not None and at.year > ZERO_TIME_YEAR + 1
-        facts[name] = (
-            moment(at, letter.zone, wording, deadline=name in _DEADLINES)
-            if at is not None and known
-            else _unknown(name)
-        )
+        if at is None or at.year <= ZERO_TIME_YEAR + 1:
+            facts[name] = _unknown(name)
+        else:
+            facts[name] = moment(at, letter.zone, wording, deadline=deadline)
     until, now = letter.paid_until_at, letter.now
     facts["has_access"] = bool(facts["paid_until"]) and until is not None and now is not None and until > now
     return facts

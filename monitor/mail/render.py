@@ -7,7 +7,7 @@ the preheader; `body.txt` and `body.html` lay the words out, usually by the base
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -166,10 +166,5 @@ def _tidy(value: Any) -> Any:
             return value.strip(" \t\r")
         return " ".join(part for part in re.split(r"[ \t\n\r]+", value) if part)
     if isinstance(value, _ROWS):
-        rows: Iterable[Any] = (_tidy(item) for item in value if not isinstance(item, UnknownFact))
-        return [row for row in rows if row and not _lacks(row)]
+        return [tidy for tidy in map(_tidy, value) if tidy and not (type(tidy) is list and len(tidy) < 2)]
     return value
-
-
-def _lacks(row: Any) -> bool:
-    return isinstance(row, list) and len(row) < 2
