@@ -16,6 +16,7 @@ from monitor.errors import ConfigError
 from monitor.mail.catalog import TARGET, as_text, messages
 from monitor.mail.check import check_templates
 from monitor.mail.clean import one_line
+from monitor.mail.facts import facts_of
 from monitor.mail.inline import inline
 from monitor.mail.render import Renderer
 from monitor.mail.samples import all_samples, sample
@@ -223,3 +224,9 @@ def test_a_cleaned_line_is_one_short_visible_line(text, longest):
     assert line == " ".join(line.split())
     assert not set(line) & set("\r\n\0\u2028\u2029\u202e\u2066\u2069\ufeff")
     line.encode("utf-8")
+
+
+@pytest.mark.parametrize(("year", "known"), [(1, False), (2, False), (3, True)])
+def test_an_instant_that_means_never_in_some_zone_is_no_fact(year, known):
+    letter = replace(sample(Kind.PAYMENT_FAILED), cancellation_at=datetime(year, 1, 1, tzinfo=UTC))
+    assert bool(facts_of(letter, ENGLISH)["cancellation"]) is known
