@@ -60,7 +60,7 @@ class BatchCounts:
     population: int
     """Live subscriptions known before a complete sweep; the rows compared when it was partial."""
     touched_by_class: Mapping[str, int] = field(default_factory=dict)
-    """Class -> distinct subscriptions with such an event in 24 h, all sources, without approved ones."""
+    """Class -> distinct subscriptions with such an event, or the first mail about one, in 24 h; not approved ones."""
     payments: int = 0
     """One-off payments and tries of the last 30 days: what the shares of payments are taken of."""
     payments_by_class: Mapping[str, int] = field(default_factory=dict)
@@ -123,13 +123,13 @@ def judge(counts: BatchCounts, limits: GuardLimits = DEFAULT_LIMITS) -> tuple[Re
 def _mass_change(counts: BatchCounts, limits: GuardLimits) -> list[Reason]:
     classes, paid = counts.touched_by_class, counts.payments_by_class
     return [
-        *_mass(classes, counts.population, "subscriptions", "live subscriptions", limits),
-        *_mass(paid, counts.payments, "payments", "one-off payments of 30 days", limits),
+        *_mass(classes, counts.population, "subscriptions", "live subscriptions", ", or are first told of it,", limits),
+        *_mass(paid, counts.payments, "payments", "one-off payments of 30 days", "", limits),
     ]
 
 
 def _mass(
-    touched_by_class: Mapping[str, int], population: int, things: str, whole: str, limits: GuardLimits
+    touched_by_class: Mapping[str, int], population: int, things: str, whole: str, later: str, limits: GuardLimits
 ) -> list[Reason]:
     small = population < limits.min_population
     limit = limits.small if small else _share_of(limits.share, population)
@@ -140,7 +140,10 @@ def _mass(
     )
     return [
         Reason(
-            Rule.MASS_CHANGE, touched, limit, f"{touched} of {population} {whole} became {_named(name)} in 24 h; {told}"
+            Rule.MASS_CHANGE,
+            touched,
+            limit,
+            f"{touched} of {population} {whole} became {_named(name)}{later} in 24 h; {told}",
         )
         for name, touched in sorted(touched_by_class.items())
         if name not in GOOD_NEWS and touched > limit

@@ -7,10 +7,10 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Select, and_, distinct, func, insert, or_, select, update
+from sqlalchemy import Column, Select, and_, distinct, func, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import Situation, Track
+from monitor.domain.model import NotificationState, Situation, Track
 from monitor.domain.records import Episode
 from monitor.store.inserting import insert_into
 from monitor.store.schema import batches, episodes, events, notifications
@@ -126,24 +126,39 @@ def approved_mails(account_id: int, column: Column[int]) -> Select[Any]:
 
 
 async def touched_by_class(conn: AsyncConnection, account_id: int, since: datetime) -> dict[str, int]:
-    """Distinct subscriptions by class of event after `since`, all sources, minus those that an operator approved.
+    """Distinct subscriptions by class of what happened after `since`, all sources, minus those an operator approved.
 
-    An approved batch is a decision already taken, and so is an adoption of what is known since the baseline: neither
-    must hold the next batch.
+    An event touches, and so does the first mail of an episode, which may come due days after its event. An approved
+    batch is a decision already taken, and so is an adoption of what is known since the baseline: neither must hold the
+    next batch.
     """
+    happened = select(events.c.kind, events.c.subscription_id).where(
+        events.c.account_id == account_id,
+        events.c.at > since,
+        events.c.kind.in_([situation.value for situation in Situation]),
+    )
+    touched = union_all(happened, _first_mails(account_id, since)).subquery("touched")
     approved = approved_mails(account_id, notifications.c.subscription_id)
     muted = select(episodes.c.subscription_id).where(
         episodes.c.account_id == account_id, episodes.c.muted.is_not(None), episodes.c.closed_at.is_(None)
     )
     statement = (
-        select(events.c.kind, func.count(distinct(events.c.subscription_id)))
-        .where(
-            events.c.account_id == account_id,
-            events.c.at > since,
-            events.c.kind.in_([situation.value for situation in Situation]),
-            events.c.subscription_id.not_in(approved),
-            events.c.subscription_id.not_in(muted),
-        )
-        .group_by(events.c.kind)
+        select(touched.c.kind, func.count(distinct(touched.c.subscription_id)))
+        .where(touched.c.subscription_id.not_in(approved), touched.c.subscription_id.not_in(muted))
+        .group_by(touched.c.kind)
     )
     return {row[0]: int(row[1]) for row in await conn.execute(statement)}
+
+
+def _first_mails(account_id: int, since: datetime) -> Select[Any]:
+    """(class, subscription id) of the mails judged after `since` or now, in whose episodes none had left before."""
+    n, other = notifications.c, notifications.alias().c
+    recent = select(batches.c.id).where(
+        batches.c.account_id == account_id, or_(batches.c.closed_at.is_(None), batches.c.closed_at > since)
+    )
+    left = select(other.id).where(other.episode_id == n.episode_id, other.id != n.id, other.sent_at.is_not(None))
+    return (
+        select(episodes.c.kind, n.subscription_id)
+        .join(episodes, episodes.c.id == n.episode_id)
+        .where(n.batch_id.in_(recent), n.state != NotificationState.VOIDED, ~left.exists())
+    )

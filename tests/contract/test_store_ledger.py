@@ -44,7 +44,7 @@ from monitor.store.runs import (
     seen_in,
     unfinished_run,
 )
-from monitor.store.schema import episodes, events, quarantine, runs
+from monitor.store.schema import episodes, events, notifications, quarantine, runs
 from monitor.store.views import Filter, list_suppressed
 from tests.store_rows import (
     NOW,
@@ -225,6 +225,38 @@ async def test_what_an_operator_approved_does_not_hold_the_next_batch(store, acc
         episode = await an_episode(conn, account, sub)
         await a_mail(conn, account, sub, episode, batch_id=await a_batch(conn, account, **batch))
         assert (await touched_by_class(conn, account, NOW - HOUR)).get("payment_failed", 0) == counted
+
+
+@pytest.mark.parametrize(
+    ("batch", "mail", "counted"),
+    [
+        ({"state": "collecting"}, {"state": "staged"}, 1),
+        ({"closed_at": NOW - HOUR + timedelta(microseconds=1)}, {"state": "sent", "sent_at": NOW}, 1),
+        ({"closed_at": NOW - HOUR}, {"state": "ready"}, 0),
+        ({"state": "collecting"}, {"state": "voided", "reason": "replaced"}, 0),
+    ],
+)
+async def test_the_first_mail_of_an_older_event_counts_on_the_day_it_is_due(store, account, batch, mail, counted):
+    async with store.write() as conn:
+        sub = await a_subscription(conn, account)
+        await an_event(conn, account, sub, at=NOW - 30 * HOUR)
+        episode = await an_episode(conn, account, sub)
+        await a_mail(conn, account, sub, episode, batch_id=await a_batch(conn, account, **batch), **mail)
+        assert (await touched_by_class(conn, account, NOW - HOUR)).get("payment_failed", 0) == counted
+
+
+async def test_a_reminder_of_what_was_told_counts_no_second_time(store, account):
+    async with store.write() as conn:
+        sub = await a_subscription(conn, account)
+        episode = await an_episode(conn, account, sub)
+        old = await a_batch(conn, account, closed_at=NOW - 30 * HOUR)
+        first = await a_mail(conn, account, sub, episode, batch_id=old, state="failed")
+        due = await a_batch(conn, account, state="collecting")
+        await a_mail(conn, account, sub, episode, step="second", batch_id=due, state="staged")
+        assert await touched_by_class(conn, account, NOW - HOUR) == {"payment_failed": 1}, "nothing was told"
+        sent = update(notifications).where(notifications.c.id == first).values(state="sent", sent_at=NOW - 30 * HOUR)
+        await conn.execute(sent)
+        assert await touched_by_class(conn, account, NOW - HOUR) == {}
 
 
 # Facts

@@ -109,7 +109,7 @@ def test_what_the_guard_holds_ends_with_3_and_says_why_and_what_to_type(shop):
     held = shop.told("run", *NOW)
     assert (held.returncode, len(shop.mails)) == (3, 0)
     words = " ".join(held.stdout.split())
-    assert "30 of 60 live subscriptions became paused in 24 h; the limit is 20 %" in words
+    assert "30 of 60 live subscriptions became paused, or are first told of it, in 24 h; the limit is 20 %" in words
     assert "monitor outbox review" in words
 
 

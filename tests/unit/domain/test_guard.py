@@ -76,7 +76,10 @@ def test_any_other_class_is_bad_news():
 def test_a_held_plan_says_figure_limit_and_a_sentence():
     (reason,) = judge(BatchCounts(population=98, touched_by_class={"payment_failed": 31}))
     assert (reason.rule, reason.figure, reason.limit) == (Rule.MASS_CHANGE, 31, 19)
-    assert reason.sentence == '31 of 98 live subscriptions became "payment failed" in 24 h; the limit is 20 %'
+    assert (
+        reason.sentence
+        == '31 of 98 live subscriptions became "payment failed", or are first told of it, in 24 h; the limit is 20 %'
+    )
 
 
 def test_a_small_population_is_told_its_own_limit():
