@@ -21,13 +21,13 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_percent
 from babel.support import NullTranslations, Translations
 
+from monitor.domain.words import in_digits
 from monitor.errors import RenderError
 
 NBSP = "\u00a0"
 SOURCE_LOCALE = "en"
 _CLDR_FOR = {"en": "en_GB"}  # "Thursday 9 April": bare English reads the same everywhere in this order
 _CATALOG = re.compile(r"locale/(?P<locale>[A-Za-z_]+)/LC_MESSAGES/messages\.po")
-_PLACES = 2
 _SMALLEST_EXPONENT = -30  # no token has more places; a larger scale is an accident
 
 
@@ -87,11 +87,7 @@ class Wording:
             raise RenderError("an amount is not a plain number of zero or more")
         if value.adjusted() > -_SMALLEST_EXPONENT or int(value.as_tuple().exponent) < _SMALLEST_EXPONENT:
             raise RenderError("an amount is out of range")
-        if value == 0:
-            return "0"
-        whole, _, places = format(value, "f").partition(".")
-        kept = places.rstrip("0").ljust(min(_PLACES, len(places)), "0")
-        return f"{whole}{self._decimal}{kept}" if kept else whole
+        return in_digits(value).replace(".", self._decimal)
 
     def percent(self, whole: int) -> str:
         """`93%`, as the locale writes it."""

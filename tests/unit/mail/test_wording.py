@@ -87,9 +87,8 @@ def test_numbers_can_be_typed_as_they_stand(value, digits):
 
 
 @given(st.decimals(min_value=0, max_value=10**12, places=6))
-def test_a_printed_number_is_the_number_and_listings_print_it_as_mails_do(value):
+def test_a_printed_number_is_the_number(value):
     assert Decimal(ENGLISH.number(value)) == value
-    assert in_digits(value) == ENGLISH.number(value)
 
 
 @pytest.mark.parametrize(
