@@ -20,7 +20,7 @@ async def endpoint(settings: Settings, name: str, row: AccountRow | None) -> Fin
         return hint(
             what,
             f"accounts.{name}.webhook_secret is not set: changes are seen by the daily run only; "
-            "docs/webhooks.md tells how to hear of them at once",
+            "with the secret of an endpoint there, `monitor serve` hears of them at once",
         )
     public_url = settings.web.public_url
     if public_url is None:

@@ -150,7 +150,9 @@ def tell_end(out: Console, played: Sequence[Played], caught: Sequence[CaughtMail
     people = {mail.recipients for mail in caught}
     out.print()
     out.print(Rule(style="bright_black"))
-    parts = [f"[bold]{count(len(caught), 'mail')}[/] to {count(len(people), 'customer')}, none twice"]
+    again = len(caught) - len({mail.message["Message-ID"] for mail in caught})
+    twice = f"{again} TWICE, WHICH MUST NOT HAPPEN" if again else "none twice"
+    parts = [f"[bold]{count(len(caught), 'mail')}[/] to {count(len(people), 'customer')}, {twice}"]
     parts += [f"{held} held for a person"] if held else []
     past = f" ({muted} of them from before the first run)" if muted else ""
     parts += [f"{silent} left unsent, each for a reason{past}"] if silent else []

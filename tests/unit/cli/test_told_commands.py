@@ -19,6 +19,7 @@ from monitor.cli.remedies import started_with
 from monitor.cli.summary import print_pass
 from monitor.domain.halt import Halt, HaltRule
 from monitor.errors import ConfigError
+from monitor.sandbox.mailbox import CaughtMail
 from monitor.store.summaries import HeldMails
 from monitor.usecases.adopt import Adoption
 from monitor.usecases.dispatch import Delivery
@@ -120,6 +121,22 @@ def test_an_interrupted_first_contact_is_not_said_to_be_done(capsys):
     counts = dict.fromkeys(("rows", "pages", "new", "changed", "facts", "bad", "missing"), 0)
     print_pass(Pass("acme", "UTC", RunReport("acme", "interrupted", run_id=1, baseline=True, counts=counts)))
     assert "not complete yet: start it again" in capsys.readouterr().out
+
+
+def test_the_demo_counts_the_mails_that_came_twice():
+    out = Console(file=io.StringIO(), width=200)
+    mails = [
+        CaughtMail(
+            number,
+            "shop@acme.example",
+            ("ann@mail.example",),
+            f"Message-ID: <{name}@acme.example>\r\n\r\n".encode(),
+            None,
+        )
+        for number, name in enumerate(("a", "b", "a"), 1)
+    ]
+    tell_end(out, [Played(None, Pass("acme", "UTC"))], mails, Path("shown"), Path("shown/index.html"))
+    assert "3 mails to 1 customer, 1 TWICE, WHICH MUST NOT HAPPEN." in out.file.getvalue()
 
 
 def test_the_demos_commands_are_not_folded_on_a_narrow_terminal(monkeypatch):
