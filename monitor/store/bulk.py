@@ -16,7 +16,22 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, Table, Text, any_, cast, func, literal, select, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    Table,
+    Text,
+    any_,
+    cast,
+    func,
+    literal,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
@@ -81,6 +96,22 @@ def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection
     return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
 
 
+def by_keys(
+    conn: AsyncConnection, table: Table, account_id: int, keys: Collection[str], *columns: ColumnElement[Any]
+) -> Select[Any]:
+    """These columns of an account's rows, by `ext_id`: each key is looked up for itself.
+
+    Before PostgreSQL has counted a table (a first sync, a restored dump) it takes an account for a handful of rows, and
+    would read all of them, through any index that begins with the account, to find a page's.
+    """
+    mine = table.c.account_id == account_id
+    if conn.dialect.name != "postgresql":
+        return select(*columns).where(mine, one_of(conn, table.c.ext_id, keys))
+    asked = func.unnest(_array(list(keys), Text())).table_valued("key").render_derived()
+    row = select(*columns).where(mine, table.c.ext_id == asked.c.key).limit(1).lateral("row")
+    return select(*row.c).select_from(asked.join(row, true()))
+
+
 def _array(values: Sequence[Any], kind: TypeEngine[Any]) -> ColumnElement[Any]:
     """An array of texts or numbers, known while the statement is planned; as one text where no value has the mark.
 
@@ -106,8 +137,7 @@ async def _draw_ids(conn: AsyncConnection, table: Table, count: int) -> Sequence
 
 
 async def _taken(conn: AsyncConnection, table: Table, account_id: int, keys: Sequence[str]) -> set[str]:
-    statement = select(table.c.ext_id).where(table.c.account_id == account_id, one_of(conn, table.c.ext_id, keys))
-    return set((await conn.execute(statement)).scalars())
+    return set((await conn.execute(by_keys(conn, table, account_id, keys, table.c.ext_id))).scalars())
 
 
 def _as_it_is(value: Any) -> Any:

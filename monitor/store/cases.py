@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Kind, NotificationState, Track, Urgency
 from monitor.domain.records import Episode
-from monitor.store.bulk import one_of
+from monitor.store.bulk import by_keys, one_of
 from monitor.store.ledger import read_episode
 from monitor.store.notices import all_clears, payments_by_row, tried_again
 from monitor.store.outbox import in_states
@@ -215,7 +215,7 @@ async def _episodes(conn: AsyncConnection, ids: set[str]) -> dict[str, Episode]:
 
 async def _customers(conn: AsyncConnection, account_id: int, ext_ids: set[str | None]) -> dict[str, Any]:
     known = [one for one in ext_ids if one]
-    statement = select(*_OWNER).where(customers.c.account_id == account_id, one_of(conn, customers.c.ext_id, known))
+    statement = by_keys(conn, customers, account_id, known, *_OWNER)
     return {row.ext_id: row for row in await conn.execute(statement)}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Row, Text, bindparam, cast, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Action, CancelReason, Cause, CustomerSeen, Situation, Snapshot, Source, Status, Told
-from monitor.store.bulk import insert_new, one_of
+from monitor.store.bulk import by_keys, insert_new, one_of
 from monitor.store.schema import customers, events, subscriptions, usages
 from monitor.store.seen import RowIds
 from monitor.store.usages import USAGE_COLUMNS, read_usage
@@ -57,9 +57,7 @@ class Renewed(NamedTuple):
 async def known_rows(conn: AsyncConnection, account_id: int, ext_ids: Collection[str]) -> dict[str, Known]:
     """What is stored of these ids, without any lock."""
     s = subscriptions.c
-    statement = select(s.ext_id, s.id, s.state_hash, s.raw_mark).where(
-        s.account_id == account_id, one_of(conn, s.ext_id, ext_ids)
-    )
+    statement = by_keys(conn, subscriptions, account_id, ext_ids, s.ext_id, s.id, s.state_hash, s.raw_mark)
     found = (await conn.execute(statement)).all()  # at once: the driver is asked for the next row a million times less
     return {ext_id: Known(row_id, digest, mark) for ext_id, row_id, digest, mark in found}
 
@@ -83,11 +81,13 @@ async def load_subscriptions(
         )
         .outerjoin(customers, customers.c.id == subscriptions.c.customer_id)
         .outerjoin(usages, usages.c.subscription_id == subscriptions.c.id)
-        .where(subscriptions.c.account_id == account_id)
+        .where(subscriptions.c.account_id + 0 == account_id)  # the sum keeps indexes of the account out: see `by_keys`
         .order_by(subscriptions.c.id)
     )
     if ext_ids is not None:
-        statement = statement.where(one_of(conn, subscriptions.c.ext_id, ext_ids))
+        statement = statement.where(
+            subscriptions.c.id.in_(by_keys(conn, subscriptions, account_id, ext_ids, subscriptions.c.id))
+        )
     if ids is not None:
         statement = statement.where(one_of(conn, subscriptions.c.id, ids))
     if lock:
@@ -182,9 +182,8 @@ async def upsert_customers(
     if not seen:
         return {}
     c = customers.c
-    statement = select(c.ext_id, c.id, c.erased_at, *(c[name] for name in _CUSTOMER)).where(
-        c.account_id == account_id, one_of(conn, c.ext_id, seen)
-    )
+    columns = (c.ext_id, c.id, c.erased_at, *(c[name] for name in _CUSTOMER))
+    statement = by_keys(conn, customers, account_id, seen, *columns)
     ids: dict[str, int] = {}
     for ext_id, row_id, erased_at, *stored in await conn.execute(statement):
         ids[ext_id] = row_id

@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from monitor.domain.model import NotificationState as S
+from monitor.store.bulk import by_keys
 from monitor.store.cases import waiting
 from monitor.store.engine import Database
 from monitor.store.outbox import ready_ids
 from monitor.store.revision import upgrade
+from monitor.store.schema import customers
 from monitor.store.transit import Outcome, Wanted, claim, leased, mark_in_data, settle
 from monitor.store.watching import most_pressing, unreachable, waiting_now
+from tests.store_rows import an_account
 
 NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 ASKED = {
@@ -70,3 +73,18 @@ async def test_the_rows_of_a_group_are_read_once_and_each_is_looked_up(asked, sq
     first, second, *_ = await plans_of(asked, sqlite_url)
     assert first.startswith("SCAN each")  # the given rows
     assert second.startswith("SEARCH notifications")
+
+
+async def test_a_pages_rows_are_looked_up_each_before_postgresql_has_counted_the_table(postgres_url):
+    """A first sync is over sooner than its tables are counted, and until then an account is taken for a few rows."""
+    db = Database(postgres_url)
+    many = "INSERT INTO customers (account_id, ext_id, deleted) SELECT :account, 'c' || n, false FROM generate_series(1, 20000) n"
+    async with db.write() as conn:
+        account = await an_account(conn)
+        await conn.execute(text(many), {"account": account})
+        asked = by_keys(conn, customers, account, [f"c{n}" for n in range(1000)], customers.c.id)
+        told = asked.compile(dialect=conn.dialect, compile_kwargs={"literal_binds": True})
+        plan = list((await conn.exec_driver_sql(f"EXPLAIN {told}")).scalars())
+    await db.aclose()
+    assert [step for step in plan if "uq_customers_account_id_ext_id" in step]
+    assert [step for step in plan if "Bitmap" in step or "Seq Scan" in step or "Filter" in step] == []
