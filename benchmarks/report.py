@@ -160,7 +160,7 @@ def _delivery(found: Found, mails: int) -> str:
 
 
 def _cpu_ms(found: Found, *what: str) -> str:
-    return f"{found.of('cpu', *what) / found.of('count', *what) * 1000:.1f}"
+    return f"{found.of('cpu', *what) / found.of('count', *what) * 1000:.2f}"
 
 
 def _scaling(found: Found) -> str:
