@@ -61,6 +61,7 @@ def test_every_help_ends_with_an_example_of_that_command(path):
     assert any(example.startswith(path) for example in examples), ALL[path].epilog
 
 
+@pytest.mark.no_cover  # traced, laying the pages out takes most of the time
 @pytest.mark.parametrize("path", ALL)
 def test_no_help_shows_a_value_behind_a_flag(path, capsys):
     assert main([*path.split()[1:], "--help"]) == 0
