@@ -201,7 +201,7 @@ async def renew_plan(conn: AsyncConnection, batch_id: int, now: datetime) -> tup
 
 
 async def empty_held(conn: AsyncConnection) -> list[BatchRow]:
-    """Held batches of every account in which no mail waits: nothing but a doubt about the database holds one."""
+    """Held batches of every account in which no mail waits: one counts only while the database itself is in doubt."""
     waits = select(notifications.c.id).where(notifications.c.batch_id == batches.c.id, notifications.c.state == S.HELD)
     statement = select(*_COLUMNS).where(batches.c.state == BatchState.HELD, ~waits.correlate(batches).exists())
     return [_read(row) for row in await conn.execute(statement.order_by(batches.c.id))]

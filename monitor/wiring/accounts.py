@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from monitor.clock import Clock
 from monitor.config import Account as AccountSettings
-from monitor.config import BillingSettings, GuardSettings, Settings, SmtpSettings
+from monitor.config import BillingSettings, Settings, SmtpSettings
 from monitor.domain.calendar import SendingWindow
 from monitor.domain.guard import GuardLimits
 from monitor.domain.letter import Brand
@@ -54,7 +54,7 @@ def build_account(
         link_hosts=chosen.allowed_hosts,
         notify_first=chosen.first_run == "notify",
         mail_test_rows=chosen.mail_test_rows,
-        guard=_limits(settings.guard_for(chosen)),
+        guard=GuardLimits(**settings.guard_for(chosen).model_dump()),
         read_at_once=chosen.read_at_once,
         daily_requests=chosen.daily_requests,
         run_time=timedelta(minutes=chosen.run_minutes),
@@ -130,16 +130,4 @@ def build_transport(smtp: SmtpSettings) -> SmtpTransport:
         security=smtp.security,
         username=smtp.username,
         password=None if smtp.password is None else smtp.password.get_secret_value(),
-    )
-
-
-def _limits(guard: GuardSettings) -> GuardLimits:
-    return GuardLimits(
-        share=guard.share,
-        min_population=guard.min_population,
-        small=guard.small,
-        missing=guard.missing,
-        mails_factor=guard.mails_factor,
-        unknown=guard.unknown,
-        per_address_24h=guard.per_address_24h,
     )
