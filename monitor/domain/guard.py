@@ -78,6 +78,8 @@ class BatchCounts:
     """Mails of each of the newest 14 local days before today that mailed at all, in any order."""
     new_mails: int = 0
     """Mails that this batch would open."""
+    mails: int = 0
+    """The same and those of this batch that a person holds already: they may be released later, one by one."""
     baseline: bool = False
     """First contact, and the account's setting is to record only."""
     witness_mismatch: bool = False
@@ -121,6 +123,8 @@ def judge(counts: BatchCounts, limits: GuardLimits = DEFAULT_LIMITS) -> tuple[Re
 
 
 def _mass_change(counts: BatchCounts, limits: GuardLimits) -> list[Reason]:
+    if not counts.mails:  # nothing to keep from anybody; whatever mails within the 24 h is judged by the same counts
+        return []
     classes, paid = counts.touched_by_class, counts.payments_by_class
     return [
         *_mass(classes, counts.population, "subscriptions", "live subscriptions", ", or are first told of it,", limits),

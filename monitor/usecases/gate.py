@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.guard import BatchCounts, Reason, Rule, judge
 from monitor.store.accounts import AccountRow
-from monitor.store.batches import close_gate, count_open, find_batch, mails_per_day, staged_ids
+from monitor.store.batches import batch_size, close_gate, count_open, find_batch, mails_per_day, staged_ids
 from monitor.store.ledger import touched_by_class
 from monitor.store.notices import count_one_off, payments_by_class
 from monitor.usecases.context import Account
@@ -82,6 +82,7 @@ async def pass_gate(
         mails_today=today,
         past_days=past_days,
         new_mails=new_mails,
+        mails=sum(size for _kind, size in await batch_size(conn, batch_id)),
         witness_mismatch=sight.witness is not None,
         provider_changed=sight.provider_changed,
     )

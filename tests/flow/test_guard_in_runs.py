@@ -20,6 +20,7 @@ from monitor.sandbox.seeding import _paid_subscription, healthy, make_trial
 from monitor.sandbox.transitions import cause
 from monitor.store.schema import batches, instance, notifications, runs
 from monitor.usecases.deliver import deliver_account
+from monitor.usecases.operate import Operator
 from tests.harness import MAILER, Stage
 from tests.scale import sized
 
@@ -94,6 +95,25 @@ async def test_rule_a_forgets_what_is_older_than_a_day(play):
     stage.world.advance(DAY)
     cause(stage.world, {"paused": 6})
     assert (await stage.run()).outcome == "complete"
+
+
+async def test_a_day_after_a_rejected_plan_only_runs_with_mails_are_held(play):
+    stage = await baselined(play, 100)
+    cause(stage.world, {FAILED: 21})
+    refused = await stage.run()
+    assert (await Operator(stage.tools, "anna", stage.state_dir).reject(refused.batch_id)).ok
+    stage.world.advance(HOUR)
+    assert ((await stage.run()).outcome, await rules_of(stage)) == ("complete", set()), "no mail: nothing to decide"
+    stage.world.advance(HOUR)
+    cause(stage.world, {FAILED: 1})
+    assert ((await stage.run()).outcome, await rules_of(stage)) == ("held", {MASS})
+
+
+async def test_mails_that_a_person_holds_already_are_no_way_around_the_guard(play):
+    stage = await baselined(play, 100)
+    cause(stage.world, {"cancelled:merchant_closed": 21})  # each of these waits for a person from the start
+    report = await stage.run()
+    assert (report.counts["mails"], report.outcome, await rules_of(stage)) == (0, "held", {MASS})
 
 
 async def test_a_partial_sweep_is_judged_by_the_rows_it_saw(play):
@@ -409,7 +429,7 @@ async def test_a_hiccup_of_the_api_mails_nobody(play, name):
 async def test_a_hiccup_of_half_an_hour_leaves_no_mail_behind_when_it_ends(play):
     """What was held for it heals and is void; the true change inside it is mailed once an operator lets it go."""
     stage = await baselined(play, 300)
-    HICCUPS["everything is past due"].happens(stage)
+    HICCUPS["everybody must raise the maximum"].happens(stage)
     assert (await stage.run()).outcome == "held"
     stage.faults.clear()
     stage.world.advance(HOUR)

@@ -15,7 +15,7 @@ from monitor.domain.guard import (
 )
 from monitor.domain.model import Urgency
 
-CALM = {"population": 1000, "known_live": 1000, "rows": 1000}
+CALM = {"population": 1000, "known_live": 1000, "rows": 1000, "mails": 1}
 
 
 def rules(**counts):
@@ -55,7 +55,7 @@ def test_one_class_of_bad_news_may_touch_a_fifth_or_ten_of_few(population, touch
 @pytest.mark.parametrize("population", [49, 50])
 def test_the_share_counts_from_fifty_subscriptions_on(population):
     limits = GuardLimits(small=3)
-    (held,) = judge(BatchCounts(population=population, touched_by_class={"cancelled": 11}), limits)
+    (held,) = judge(BatchCounts(population=population, mails=1, touched_by_class={"cancelled": 11}), limits)
     assert held.limit == (3 if population == 49 else 10)
 
 
@@ -73,8 +73,15 @@ def test_any_other_class_is_bad_news():
     assert rules(population=100, touched_by_class={"a_word_of_tomorrow": 21}) == [Rule.MASS_CHANGE]
 
 
+@pytest.mark.parametrize("classes", ["touched_by_class", "payments_by_class"])
+@pytest.mark.parametrize(("mails", "held"), [(0, False), (1, True)])
+def test_without_a_mail_a_mass_change_holds_nothing(classes, mails, held):
+    """There is nothing to keep from anybody, and nothing that a person could decide."""
+    assert rules(mails=mails, **{classes: {"payment_failed": 999}}) == [Rule.MASS_CHANGE] * held
+
+
 def test_a_held_plan_says_figure_limit_and_a_sentence():
-    (reason,) = judge(BatchCounts(population=98, touched_by_class={"payment_failed": 31}))
+    (reason,) = judge(BatchCounts(population=98, mails=1, touched_by_class={"payment_failed": 31}))
     assert (reason.rule, reason.figure, reason.limit) == (Rule.MASS_CHANGE, 31, 19)
     assert (
         reason.sentence
@@ -83,14 +90,16 @@ def test_a_held_plan_says_figure_limit_and_a_sentence():
 
 
 def test_a_small_population_is_told_its_own_limit():
-    (reason,) = judge(BatchCounts(population=30, touched_by_class={"paused": 11}))
+    (reason,) = judge(BatchCounts(population=30, mails=1, touched_by_class={"paused": 11}))
     assert reason.sentence.endswith("the limit is 10 below 50 subscriptions")
     assert reason.limit == 10
 
 
 @pytest.mark.parametrize(("touched", "held"), [(20, False), (21, True)])
 def test_payments_are_counted_against_those_of_thirty_days(touched, held):
-    counts = BatchCounts(0, payments=100, payments_by_class={"payment_failed": touched, "payment_succeeded": 99})
+    counts = BatchCounts(
+        0, mails=1, payments=100, payments_by_class={"payment_failed": touched, "payment_succeeded": 99}
+    )
     reasons = judge(counts)
     assert [reason.rule for reason in reasons] == [Rule.MASS_CHANGE] * held
     if held:
@@ -99,7 +108,7 @@ def test_payments_are_counted_against_those_of_thirty_days(touched, held):
 
 
 def test_few_payments_are_told_their_own_limit():
-    (reason,) = judge(BatchCounts(0, payments=30, payments_by_class={"payment_expired": 11}))
+    (reason,) = judge(BatchCounts(0, mails=1, payments=30, payments_by_class={"payment_expired": 11}))
     assert reason.sentence.endswith("the limit is 10 below 50 payments")
 
 
@@ -255,10 +264,10 @@ def test_an_account_may_set_its_own_limits():
     limits = GuardLimits(share=Decimal("0.125"), missing=Decimal("0.5"), mails_factor=2, mails_floor=1, unknown_floor=0)
     counts = BatchCounts(
         population=80, touched_by_class={"paused": 10}, known_live=2, missing=1, past_days=[4], new_mails=8, rows=100,
-        newly_unknown=1,
+        newly_unknown=1, mails=8,
     )  # fmt: skip
     assert judge(counts, limits) == ()
-    above = BatchCounts(population=80, touched_by_class={"paused": 11})
+    above = BatchCounts(population=80, mails=1, touched_by_class={"paused": 11})
     assert judge(above, limits)[0].sentence.endswith("the limit is 12.5 %")
 
 
