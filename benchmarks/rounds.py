@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def _ours(socket: str | None, folder: Path, api: Result, **how: Any) -> Iterator
 
 
 def sync(found: Found, folder: Path, socket: str, *, rows: int, rounds: int) -> None:
-    """First sync, and a second with 1 percent changed, beside the naive way, a good way and dlt."""
+    """First sync, and a second with 1 percent changed, beside the naive way, a good way, dlt and the bare bound."""
     dlt = rival("dlt")
     if dlt is None:
         found.skipped.add("dlt")
@@ -69,6 +69,11 @@ def sync(found: Found, folder: Path, socket: str, *, rows: int, rounds: int) -> 
                         state = str(folder / f"dlt-{url.rpartition('_')[2].partition('?')[0]}")
                         args = ("sync_dlt", api["base"], api["key"], url, state)
                         _twice(found, api, name, "sync_dlt", partial(contend, *args, python=dlt))
+                if where is not None:
+                    with fresh_database(where, folder) as url:
+                        migrate(url)
+                        bare = contend("sync_bare", api["base"], api["key"], url)
+                        found.add(name, "sync_bare", "first", result=bare)
                 with _ours(where, folder, api) as config:
                     _twice(found, api, name, "sync_ours", partial(contend, "sync_ours", str(config)))
         for name, where in (("postgresql", socket), ("sqlite", None)):
@@ -129,9 +134,10 @@ def delivery(found: Found, folder: Path, socket: str, *, mails: int, rounds: int
 
 
 def scaling(found: Found, folder: Path, socket: str, *, sizes: list[int], rounds: int) -> None:
-    """Time per row and memory by the number of subscriptions."""
-    for size in sizes:
-        with helper("replay", "--rows", str(size)) as api:
-            for _ in range(rounds):
+    """Time per row and memory by the number of subscriptions; the sizes take turns, as contenders do elsewhere."""
+    with ExitStack() as serving:
+        apis = {size: serving.enter_context(helper("replay", "--rows", str(size))) for size in sizes}
+        for _ in range(rounds):
+            for size, api in apis.items():
                 with _ours(socket, folder, api) as config:
                     _twice(found, api, "scaling", str(size), partial(contend, "sync_ours", str(config)))
