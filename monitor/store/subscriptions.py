@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Text, bindparam, cast, func, insert, select, update
@@ -178,6 +178,7 @@ async def upsert_customers(
     """Write new and changed customers; returns the row id of each vendor id.
 
     An empty mapping for an id means that only the id is known: it makes a row if there is none and changes nothing.
+    In the order of their ids: two who write the same customers at once never wait for one another in a circle.
     """
     if not seen:
         return {}
@@ -185,7 +186,8 @@ async def upsert_customers(
     columns = (c.ext_id, c.id, c.erased_at, *(c[name] for name in _CUSTOMER))
     statement = by_keys(conn, customers, account_id, seen, *columns)
     ids: dict[str, int] = {}
-    for ext_id, row_id, erased_at, *stored in await conn.execute(statement):
+    known = (await conn.execute(statement)).all()
+    for ext_id, row_id, erased_at, *stored in sorted(known, key=itemgetter(1)):
         ids[ext_id] = row_id
         told = seen[ext_id]
         changed = {name: told[name] for name, old in zip(_CUSTOMER, stored, strict=True) if told.get(name, old) != old}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from monitor.domain.model import Situation, Status
 from monitor.errors import StoreError
 from monitor.store import bulk
 from monitor.store.bulk import append, insert_new, one_of
 from monitor.store.schema import customers, events, quarantine, subscriptions
+from monitor.store.subscriptions import upsert_customers
 from tests.store_rows import NOW, a_customer, a_snapshot, a_subscription, an_account
 
 AWKWARD = ["tab\there", "line\nfeed", "back\\slash", "\\N", "", "quote'\"", "Ünïcode ☃ 𝄞", "\x01\x7f"]
@@ -120,6 +122,48 @@ async def test_rows_that_another_transaction_inserts_first_are_left_to_it(store,
         "c1": (theirs["c1"], "theirs"),
         "c2": (ours["c2"], "ours"),
     }
+
+
+@asynccontextmanager
+async def held_up(store, waiting: int, sql: str):
+    """Let this many reach what `sql` holds before any of them goes on. SQLite has one writer at a time anyway."""
+    async with store.engine.connect() as gate:
+        await gate.execute(text(sql))
+        yield
+        count = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        async with asyncio.timeout(20):
+            while not store.is_sqlite:
+                async with store.read() as conn:
+                    if (await conn.execute(count)).scalar_one() >= waiting:
+                        break
+                await asyncio.sleep(0.01)
+        await gate.rollback()
+
+
+async def test_two_who_insert_the_same_rows_in_another_order_never_wait_in_a_circle(store, account):
+    async def insert(names: str) -> set[str]:
+        async with store.write() as conn:
+            return {*await insert_new(conn, customers, account, NAMES, [(account, name, None) for name in names])}
+
+    async with held_up(store, 2, f"INSERT INTO customers (account_id, ext_id, deleted) VALUES ({account}, 'b', false)"):
+        going = [asyncio.create_task(insert(names)) for names in ("abc", "cba")]
+    assert sorted(map(len, await asyncio.gather(*going))) == [0, 3]
+
+
+async def test_two_who_change_the_same_customers_in_another_order_never_wait_in_a_circle(store, account):
+    async with store.write() as conn:
+        for name in "abc":
+            await a_customer(conn, account, name)
+
+    async def rename(names: str) -> None:
+        async with store.write() as conn:
+            await upsert_customers(conn, account, {name: {"name": names} for name in names})
+
+    async with held_up(store, 2, "UPDATE customers SET name = 'Ana' WHERE ext_id = 'b'"):
+        going = [asyncio.create_task(rename(names)) for names in ("abc", "cba")]
+    await asyncio.gather(*going)
+    async with store.read() as conn:
+        assert len({row.name for row in await of_customers(conn, "name")}) == 1
 
 
 async def test_a_conflict_that_no_vendor_id_explains_is_an_error(store, account):
