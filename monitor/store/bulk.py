@@ -88,7 +88,8 @@ async def append(conn: AsyncConnection, table: Table, names: Sequence[str], rows
     for chunk in _chunks(list(plain)):
         statement = _insert_text(table.name, given, len(chunk))
         with _as_sqlalchemy(conn, statement):
-            await (await driver.execute(statement, list(chain.from_iterable(chunk)))).close()
+            # nothing is fetched: to execute and to close would be two errands of the driver's thread
+            await driver.execute_fetchall(statement, list(chain.from_iterable(chunk)))
 
 
 def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:

@@ -125,7 +125,7 @@ def test_a_mailbox_has_one_hash_however_it_is_spelled_and_another_under_another_
     assert mac("Anna@Customer.example") == mac(" anna@customer.EXAMPLE ") != mac("ann@customer.example")
     assert mac("anna@bücher.example") == mac("anna@xn--bcher-kva.example")
     assert mac("anna@customer.example") != other("anna@customer.example")
-    assert len(mac("anna@customer.example")) == 64
+    assert len(mac("anna@customer.example")) == 32
 
 
 @pytest.mark.parametrize("text", ["", "no address", "a@@b", "a@x.example, b@x.example", "\ud800@x.example", "x" * 999])

@@ -79,7 +79,7 @@ notifications = Table(
     Column("message_id", Text),
     Column("date_hdr", Text),
     Column("template_hash", String(64)),
-    Column("address_mac", String(64)),
+    Column("address_mac", String(32)),
     Column("letter", Text),  # PII: the facts as printed, so that a resend is the same mail
     Column("recipient", Text),  # PII
     UniqueConstraint("episode_id", "step", "customer_key"),
@@ -123,7 +123,7 @@ suppressions = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     account_column(),
-    Column("address_mac", String(64), nullable=False),
+    Column("address_mac", String(32), nullable=False),
     Column("scope", String(20), nullable=False),
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),

@@ -81,7 +81,7 @@ customers = Table(
     Column("name", Text),  # PII
     Column("last_name", Text),  # PII
     Column("reference", Text),
-    Column("address_mac", String(64)),
+    Column("address_mac", String(32)),
     Column("locale", String(20)),
     Column("zone", String(60)),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),

@@ -86,7 +86,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("last_name", sa.Text(), nullable=True),
         sa.Column("reference", sa.Text(), nullable=True),
-        sa.Column("address_mac", sa.String(length=64), nullable=True),
+        sa.Column("address_mac", sa.String(length=32), nullable=True),
         sa.Column("locale", sa.String(length=20), nullable=True),
         sa.Column("zone", sa.String(length=60), nullable=True),
         sa.Column("deleted", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
