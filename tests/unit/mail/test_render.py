@@ -148,6 +148,14 @@ def test_a_trial_is_told_of_no_limit_and_of_no_bill_before_it_is_confirmed(rende
     assert ("Your subscription" in said) is has_limits
 
 
+@pytest.mark.parametrize("letter", [one for one in SAMPLES if one.wallet_tail], ids=identity)
+def test_a_wallet_is_said_to_have_paid_only_where_a_payment_is_known(renderer, letter):
+    text = renderer.render(letter).text.replace("\n", " ")
+    paid = letter.last_bill_at is not None or letter.kind is Kind.PAYMENT_SUCCEEDED
+    assert ("paid from the wallet ending 3f9a41" in text) is paid
+    assert ("with the wallet ending 3f9a41" in text) is not paid
+
+
 def test_an_account_without_a_way_back_is_offered_none(renderer):
     rendered = renderer.render(bare_sample(Kind.CANCELLED, "billing_failed"))
     assert "tart again" not in rendered.text
