@@ -69,7 +69,8 @@ def _weekdays(part: str) -> str:
         raise ValueError(f"has a bad weekday field {part!r} (0-7 with 0 and 7 = Sunday, or sun to sat)")
     first = _number(match["first"])
     last = _number(match["last"]) if match["last"] else (6 if match["step"] else first)
-    if last < first:  # "fri-sun", "5-7": the week of cron may run over Saturday
+    ends_on_7 = match["last"] == "7" != match["first"]  # "0-7" is every day, not Sunday alone
+    if ends_on_7 or last < first:  # "fri-sun": the week of cron may run over Saturday
         last += 7
     return _listed(first, last, match["step"] or "1")
 

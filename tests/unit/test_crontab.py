@@ -30,6 +30,8 @@ def fires(expression: str, count: int) -> list[str]:
         ("mon", ["Mon", "Mon"]),
         ("1-5", ["Mon", "Tue", "Wed", "Thu", "Fri", "Mon"]),
         ("5-7", ["Sat", "Sun", "Fri"]),
+        ("0-7", ["Sat", "Sun", "Mon", "Tue"]),
+        ("7-7", ["Sun", "Sun"]),
         ("fri-sun", ["Sat", "Sun", "Fri"]),
         ("6,0", ["Sat", "Sun", "Sat"]),
         ("*/3", ["Sat", "Sun", "Wed"]),
