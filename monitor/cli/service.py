@@ -72,7 +72,7 @@ def serve(
             job = Job("hooks", each_minute(SystemClock().now()), readers.see_to_all, at_start=True)
             async with served(build_app(site), bind or web.bind, proxies=web.proxies) as address:
                 console.warn(f"serving {address}/healthz, /readyz, /metrics{names}")
-                async with Daemon([job] if names else [], SystemClock().now()):
+                async with Daemon([job] if names else [], SystemClock()):
                     await stop.asked.wait()
             await readers.close(STOP_WITHIN_S)
 

@@ -140,7 +140,8 @@ class _Shift:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """The jobs run while the block does."""
-        crew, now = self._crew, SystemClock().now()
+        crew, clock = self._crew, SystemClock()
+        now = clock.now()
         planned = jobs(
             self._wiring.watched(),
             runs=crew.see_to_runs,
@@ -150,7 +151,7 @@ class _Shift:
             tidy=crew.tidy,
             now=now,
         )
-        async with Daemon(planned, now):
+        async with Daemon(planned, clock):
             structlog.get_logger().info("daemon_works", accounts=len(crew.charges))
             yield
 

@@ -67,6 +67,7 @@ class _Setback:
     """Runs that ended in an error, one after another. `trouble` is for the operator to mend."""
 
     times: int
+    at: datetime
     again_at: datetime
     trouble: str | None
 
@@ -140,7 +141,7 @@ class Crew:
         """The run that this account needs now; None when it needs none."""
         charge, now = self.charges[name], self._tools.clock.now()
         setback = self._setbacks.get(name)
-        if setback is not None and now < setback.again_at:
+        if setback is not None and setback.at <= now < setback.again_at:  # earlier: the clock was set back
             return None
         async with self._tools.db.read() as conn:
             row = await find_account(conn, name)
@@ -188,9 +189,9 @@ class Crew:
         """Try again, each time a little later; what an operator must mend is told."""
         name = charge.account.name
         times = self._setbacks[name].times + 1 if name in self._setbacks else 1
-        wait = min(AGAIN_AFTER * 2 ** min(times - 1, 10), AGAIN_AT_MOST)
+        now, wait = self._tools.clock.now(), min(AGAIN_AFTER * 2 ** min(times - 1, 10), AGAIN_AT_MOST)
         trouble = str(error) if isinstance(error, ConfigError | ProviderAuthError) else None
-        self._setbacks[name] = _Setback(times, self._tools.clock.now() + wait, trouble)
+        self._setbacks[name] = _Setback(times, now, now + wait, trouble)
         self._meter.ran(name, "failed", {})
         structlog.get_logger().error(
             "run_failed", account=name, error=f"{type(error).__name__}: {error}", again_in_s=wait.total_seconds()

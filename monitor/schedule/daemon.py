@@ -9,12 +9,16 @@
 | watch       | every 5 minutes, and at the start       | any lateness, once              |
 | tidy        | 03:17 UTC                               | any lateness, once; else at the next one |
 
+A clock that is set back would let every job wait until its old hour comes round again, so the next times are looked at
+every minute too.
+
 No job store: what was missed is decided from the `runs` table (`config.slots`), so that a restart, a suspended machine
 and a second daemon come to the same. "catch up" also is what wakes after a suspension, when timers run late.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +30,7 @@ from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped
 from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped] # version 3 has no types
 from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-untyped] # version 3 has no types
 
+from monitor.clock import Clock
 from monitor.config.crontab import cron_trigger
 from monitor.errors import MonitorError
 from monitor.usecases.watch import Watched
@@ -34,6 +39,9 @@ EVERY = timedelta(seconds=60)
 WATCH_EVERY = timedelta(minutes=5)
 STOP_WITHIN_S = 25.0
 Duty = Callable[[], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[object]]
+_JITTER = timedelta(seconds=1)
+"""What a clock may be set back by while it is kept right, without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +78,40 @@ def jobs(
 
 
 class Daemon:
-    """The jobs on a scheduler in the running loop: `async with Daemon(jobs, now): ...`."""
+    """The jobs on a scheduler in the running loop: `async with Daemon(jobs, clock): ...`."""
 
-    def __init__(self, planned: Iterable[Job], now: datetime) -> None:
-        """Nothing is called before the block begins."""
+    def __init__(self, planned: Iterable[Job], clock: Clock, *, sleep: Sleep = asyncio.sleep) -> None:
+        """Nothing is called before the block begins. `sleep` waits between looks at the clock, whatever it shows."""
+        self._clock = clock
+        self._sleep = sleep
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
         for job in planned:
-            first: dict[str, Any] = {"next_run_time": now} if job.at_start else {}
+            first: dict[str, Any] = {"next_run_time": clock.now()} if job.at_start else {}
             self._scheduler.add_job(_call, job.trigger, args=[job], id=job.name, name=job.name, **first)
 
     async def __aenter__(self) -> None:
         self._scheduler.start()
+        self._looking = asyncio.create_task(self._look_at_the_clock())
 
     async def __aexit__(self, *_error: object) -> None:
+        self._looking.cancel()
         self._scheduler.shutdown(wait=False)  # duties only hand out work; whoever does it is closed apart
+
+    async def _look_at_the_clock(self) -> None:
+        while True:
+            await self._sleep(EVERY.total_seconds())
+            now = self._clock.now()
+            stuck = [
+                job
+                for job in self._scheduler.get_jobs()
+                if job.next_run_time > job.trigger.get_next_fire_time(now, now) + _JITTER  # as if it were called now
+            ]
+            for job in stuck:
+                job.modify(next_run_time=now)
+            if stuck:
+                structlog.get_logger().warning("clock_set_back", jobs=[job.name for job in stuck])
 
 
 async def _call(job: Job) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
+from monitor.clock import ManualClock
 from monitor.metrics import Meter
 from monitor.sandbox import faults as bad
 from monitor.sandbox.seeding import healthy
@@ -131,6 +132,19 @@ async def test_an_api_that_is_down_is_asked_again_later_and_later(play):
     assert await slots(stage) == [("2026-04-01", "daemon", "complete")]
 
 
+async def test_a_clock_that_ran_ahead_keeps_no_account_waiting_once_it_is_right(play):
+    stage = await play(healthy(10, start=START))
+    ahead = ManualClock(START + timedelta(days=1))
+    crew = crew_of(replace(stage, tools=replace(stage.tools, clock=ahead)))
+    await crew.see_to_runs()  # refused: the API's clock is another
+    await crew.idle()
+    assert await slots(stage) == []
+    ahead.at = stage.world.now
+    await crew.see_to_runs()
+    await crew.idle()
+    assert await slots(stage) == [("2026-04-01", "daemon", "complete")]
+
+
 async def test_one_bad_key_stops_one_account_and_is_told(play, tmp_path, database_url):
     stage = await play(healthy(20, start=START))
     async with staged(healthy(10, start=START), database_url, tmp_path / "two", key="sk_wrong") as other:
@@ -152,9 +166,10 @@ async def test_a_run_is_heard_of_when_it_starts_and_ends(play):
     assert pings == ["/ping/1/start?rid=2", "/ping/1?rid=2"]
 
 
-async def test_a_watchdog_that_is_away_holds_up_nothing(play):
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/ping", "https://xn--/ping", "https://☃.example/ping"])
+async def test_a_watchdog_that_is_away_holds_up_nothing(url, play):
     stage = await play(healthy(20, start=START))
-    crew = crew_of(stage, heartbeat="http://127.0.0.1:1/ping")
+    crew = crew_of(stage, heartbeat=url)
     await crew.see_to_runs()
     await crew.idle()
     assert await crew.close(5)
