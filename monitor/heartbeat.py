@@ -55,5 +55,5 @@ class Heartbeat:
         try:
             async with asyncio.timeout(SECONDS), httpx.AsyncClient(timeout=SECONDS) as client:
                 (await client.post(url)).raise_for_status()
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
             structlog.get_logger().warning("heartbeat_failed", account=self._account, error=type(error).__name__)

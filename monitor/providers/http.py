@@ -287,9 +287,10 @@ def _checked_url(base_url: str, account: str) -> str:
     setting = f"accounts.{account}.base_url"
     try:
         url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL as error:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # a name that begins with xn-- may be none
         raise ConfigError(f"{setting} is not an address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+    if url.scheme not in ("http", "https") or not host or url.query or url.fragment:
         raise ConfigError(f"{setting} must look like https://host/path")
     if url.userinfo:
         raise ConfigError(f"{setting} must carry no user or password")

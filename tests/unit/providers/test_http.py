@@ -327,6 +327,7 @@ async def test_an_error_keeps_its_cause():
         "https://u:p@api.example",
         "https://api.example/?a=1",
         "https://a\x00",
+        "https://xn--/v2",
     ],
 )
 def test_an_address_that_cannot_be_asked_is_a_setting_to_mend(base_url):
