@@ -277,7 +277,11 @@ def runs_list(
             "Run": lambda row, _zone: str(row["id"]),
             "Account": lambda row, _zone: row["account"],
             "Began": lambda row, zone: brief(row["started_at"], zone),
-            "State": lambda row, _zone: row["state"] + (" (first contact)" if row["baseline"] else ""),
+            "State": lambda row, _zone: (
+                row["state"]
+                + (" (first contact)" if row["baseline"] else "")
+                + (": the next one goes on" if row["state"] == RunState.INTERRUPTED else "")
+            ),
             "Read": lambda row, _zone: f"{row['counts'].get('rows', 0) + row['counts'].get('rows_before', 0):,}",
             "Changed": lambda row, _zone: f"{row['counts'].get('changed', 0):,}",
             "Mails": lambda row, _zone: f"{row['counts'].get('staged', 0):,}",

@@ -78,7 +78,7 @@ def print_listing(
     async def body(stop: Stop) -> None:
         async with console.opened(config, stop=stop) as wiring:
             wiring.account_names(asked.account)
-            listing = await read(Reports(wiring.db, show_addresses), asked.filter(wiring.tools.clock.now()))
+            listing = await read(_reports(wiring, show_addresses), asked.filter(wiring.tools.clock.now()))
             zones = zones_of(wiring)
         if output_format is Format.JSON:
             console.print_json(listing.as_json())
@@ -115,7 +115,7 @@ def print_one(
 
     async def body(stop: Stop) -> None:
         async with console.opened(config, stop=stop) as wiring:
-            found = await read(Reports(wiring.db, show_addresses))
+            found = await read(_reports(wiring, show_addresses))
             zone = ZoneInfo(zones_of(wiring).get(found["account"], "UTC"))
         if output_format is Format.JSON:
             console.print_json(found)
@@ -123,6 +123,10 @@ def print_one(
             _print_whole(found, zone)
 
     console.operate(body)
+
+
+def _reports(wiring: Wiring, show_addresses: bool) -> Reports:
+    return Reports(wiring.db, show_addresses, wiring.tools.locks.is_dead)
 
 
 def _print_whole(found: Mapping[str, Any], zone: ZoneInfo, indent: str = "") -> None:

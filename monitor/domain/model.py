@@ -158,6 +158,8 @@ class BatchState(StrEnum):
 
 class RunState(StrEnum):
     RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """Never stored: so one that stands as running is shown where its process is gone. The next run goes on with it."""
     COMPLETE = "complete"
     PARTIAL = "partial"
     HELD = "held"

@@ -57,7 +57,7 @@ class FileLocks:
             return True
         if not path.exists():
             return False
-        handle = self._lock(path)
+        handle = self._lock(path, fcntl.LOCK_SH)  # shared: two who ask at once must not take each other for the owner
         if handle is None:
             return False
         os.close(handle)
@@ -99,10 +99,10 @@ class FileLocks:
         return self._folder / f"owner.{owner.replace(':', '.').replace('/', '_')}.lock"
 
     @staticmethod
-    def _lock(path: Path) -> int | None:
+    def _lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             return None

@@ -18,6 +18,8 @@ from monitor.store.schema import locks
 
 LEASE = timedelta(seconds=60)
 BEAT = timedelta(seconds=15)
+RUN_LOCK = "run:"
+"""The lock of a run is named so, with its account's name behind it."""
 
 
 async def take_lock(conn: AsyncConnection, name: str, holder: str, *, steal: bool = False) -> int | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Row, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from monitor.domain.model import BatchState, NotificationState
+from monitor.domain.model import BatchState, NotificationState, RunState
+from monitor.store.engine import db_now
+from monitor.store.locks import RUN_LOCK
 from monitor.store.schema import (
     accounts,
     attempts,
@@ -19,6 +21,7 @@ from monitor.store.schema import (
     customers,
     episodes,
     events,
+    locks,
     notifications,
     payments,
     products,
@@ -30,6 +33,7 @@ from monitor.store.schema import (
 )
 
 Rows = list[Row[Any]]
+_RUNS = runs.join(accounts).outerjoin(locks, locks.c.name == RUN_LOCK + accounts.c.name)
 _WAITING = (NotificationState.STAGED, NotificationState.HELD, NotificationState.READY, NotificationState.AMBIGUOUS)
 
 
@@ -142,11 +146,18 @@ async def batch_mails(conn: AsyncConnection, batch_id: int) -> Rows:
     return list(await conn.execute(statement.order_by(*columns)))
 
 
-async def list_runs(conn: AsyncConnection, wanted: Filter) -> Rows:
-    """Runs, newest first."""
-    statement = select(accounts.c.name.label("account"), *runs.c).select_from(runs.join(accounts))
+async def run_holders(conn: AsyncConnection) -> list[str]:
+    """Who took the locks of the runs that are not finished."""
+    statement = select(locks.c.holder).select_from(_RUNS).where(runs.c.state == RunState.RUNNING)
+    return [holder for holder in (await conn.execute(statement.distinct())).scalars() if holder]
+
+
+async def list_runs(conn: AsyncConnection, wanted: Filter, dead: Collection[str]) -> Rows:
+    """Runs, newest first; `dead` as in `run_by_id`."""
+    state = await _shown_state(conn, dead)
+    statement = _with_state(state)
     if wanted.state is not None:
-        statement = statement.where(runs.c.state == wanted.state)
+        statement = statement.where(state == wanted.state)
     if wanted.account is not None:
         statement = statement.where(accounts.c.name == wanted.account)
     if wanted.since is not None:
@@ -154,10 +165,15 @@ async def list_runs(conn: AsyncConnection, wanted: Filter) -> Rows:
     return await _fetch(conn, statement.order_by(runs.c.id.desc()), wanted)
 
 
-async def run_by_id(conn: AsyncConnection, run_id: int) -> Row[Any] | None:
-    """One run with its account's name."""
-    statement = select(accounts.c.name.label("account"), *runs.c).select_from(runs.join(accounts))
-    return (await conn.execute(statement.where(runs.c.id == run_id))).one_or_none()
+async def run_by_id(conn: AsyncConnection, run_id: int, dead: Collection[str]) -> Row[Any] | None:
+    """One run with its account's name; one that stands as running is `interrupted` where nobody works on it any more.
+
+    `dead` are the holders of which it was certain before this transaction began that they are gone: one that goes only
+    now may just have finished its run.
+    """
+    statement = _with_state(await _shown_state(conn, dead)).where(runs.c.id == run_id)
+    found: Row[Any] | None = (await conn.execute(statement)).one_or_none()
+    return found
 
 
 async def run_windows(conn: AsyncConnection, run_id: int) -> Rows:
@@ -274,6 +290,16 @@ async def run_that_asked(conn: AsyncConnection, account_id: int, asked_at: datet
         .limit(1)
     )
     return (await conn.execute(statement)).one_or_none()
+
+
+async def _shown_state(conn: AsyncConnection, dead: Collection[str]) -> ColumnElement[str]:
+    beats = and_(locks.c.until_at >= await db_now(conn), locks.c.holder.not_in(list(dead)))
+    return case((or_(runs.c.state != RunState.RUNNING, beats), runs.c.state), else_=RunState.INTERRUPTED.value)
+
+
+def _with_state(state: ColumnElement[str]) -> Select[Any]:
+    others = (column for column in runs.c if column is not runs.c.state)
+    return select(accounts.c.name.label("account"), *others, state.label("state")).select_from(_RUNS)
 
 
 def _mails() -> Select[Any]:

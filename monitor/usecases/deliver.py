@@ -11,7 +11,7 @@ from monitor.mail.transport import Transport
 from monitor.store.accounts import AccountRow, find_account, lock_account
 from monitor.store.batches import BatchRow, collecting
 from monitor.store.ledger import steps_due
-from monitor.store.locks import release_lock, take_lock
+from monitor.store.locks import RUN_LOCK, release_lock, take_lock
 from monitor.store.runs import RESUME_WITHIN, change_run, find_run, run_totals
 from monitor.store.subscriptions import count_live, to_look_at
 from monitor.store.witness import check_witness
@@ -100,7 +100,7 @@ async def _gate_live(tools: Tools, account: Account, row: AccountRow, batch: Bat
 
 async def _finish_abandoned(tools: Tools, account: Account, row: AccountRow, batch: BatchRow, now: datetime) -> None:
     """Gate the batch of a run that was killed and never resumed, unless the run still lives."""
-    lock = f"run:{account.name}"
+    lock = f"{RUN_LOCK}{account.name}"
     if not tools.locks.hold_run(account.name):
         return
     try:

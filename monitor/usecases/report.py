@@ -50,12 +50,18 @@ class Listing:
         return {"items": list(self.items), "more": self.more}
 
 
+def _is_unknown(_owner: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Reports:
     """Reads the ledger for people and scripts."""
 
     db: Database
     show_addresses: bool = False
+    is_dead: Callable[[str], bool] = _is_unknown
+    """Whether the process of this name is certainly gone; where nobody can tell, the leases of locks do alone."""
 
     async def events(self, wanted: Filter) -> Listing:
         """What happened, newest first."""
@@ -108,14 +114,16 @@ class Reports:
 
     async def runs(self, wanted: Filter) -> Listing:
         """Runs, newest first."""
+        dead = await self._dead_holders()
         async with self.db.read() as conn:
-            rows = await views.list_runs(conn, wanted)
+            rows = await views.list_runs(conn, wanted, dead)
         return _listing(rows, wanted, _run)
 
     async def run(self, run_id: int) -> dict[str, Any]:
         """One run whole: counts, problems, windows, and the rows that could not be read. Raises `NotFoundError`."""
+        dead = await self._dead_holders()
         async with self.db.read() as conn:
-            row = await views.run_by_id(conn, run_id)
+            row = await views.run_by_id(conn, run_id, dead)
             if row is None:
                 raise no_run(run_id)
             windows = await views.run_windows(conn, run_id)
@@ -139,6 +147,11 @@ class Reports:
                 "address_hash": row.address_mac,
             },
         )
+
+    async def _dead_holders(self) -> frozenset[str]:
+        async with self.db.read() as conn:
+            holders = await views.run_holders(conn)
+        return frozenset(holder for holder in holders if self.is_dead(holder))
 
     def _mail(self, row: Any) -> dict[str, Any]:
         values = _picked(row, _MAIL + _TIMES)

@@ -23,7 +23,7 @@ from monitor.store.asks import answer_all, newest_fact
 from monitor.store.batches import run_batch
 from monitor.store.catalog import write_currencies, write_products
 from monitor.store.engine import db_now
-from monitor.store.locks import BEAT, beat_lock, fence, lock_holder, release_lock, take_lock
+from monitor.store.locks import BEAT, RUN_LOCK, beat_lock, fence, lock_holder, release_lock, take_lock
 from monitor.store.runs import (
     RESUME_WITHIN,
     RunRow,
@@ -91,7 +91,7 @@ class Run:
         self._tools = tools
         self._account = account
         self._options = options
-        self._lock = f"run:{account.name}"
+        self._lock = f"{RUN_LOCK}{account.name}"
         self._space: str | None = None
         self._read_since: int | None = None
 

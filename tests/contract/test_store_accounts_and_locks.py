@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
@@ -227,7 +228,10 @@ def test_a_living_name_is_not_dead_and_a_killed_ones_is(tmp_path):
         finally:
             other.kill()
             other.wait()
-        assert locks_here.is_dead(owner)
+        (named,) = (path for path in (tmp_path / "locks").glob("owner.*.lock") if str(other.pid) in path.name)
+        with named.open() as another_asks:
+            fcntl.flock(another_asks, fcntl.LOCK_SH)
+            assert locks_here.is_dead(owner), "two who ask at once do not take each other for the owner"
         assert locks_here.hold_run("acme")
     assert not locks_here.is_dead(locks_here.owner), "who asks is alive"
     assert not locks_here.is_dead("another-host:1:abc"), "of another machine nothing is known"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from monitor.cli import decisions
 from monitor.cli.main import main
@@ -19,7 +20,7 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.catalog import suppress
 from monitor.store.facts import put_in_quarantine
-from monitor.store.schema import notifications, runs
+from monitor.store.schema import locks, notifications, runs
 from monitor.store.views import Filter
 from monitor.usecases.report import Reports
 from tests.harness import staged
@@ -195,6 +196,40 @@ async def test_a_run_is_shown_with_its_windows_its_problems_and_rows_that_could_
     assert [(one["ext_id"], one["reason"]) for one in run["quarantine"]] == [("sub_bad", "status: missing")]
     assert SECRET not in str(run)
     assert (await Reports(stage.db).run(2))["quarantine"] == []
+
+
+async def test_a_run_is_running_while_somebody_beats_for_it_and_interrupted_after(database_url, tmp_path):
+    """Told from the lock, nothing is written; who is killed is known at once on its machine, elsewhere by its lease."""
+    world = healthy(120, start=START)  # two pages: it stops between them
+    async with staged(world, database_url, tmp_path / "var") as stage:
+        alive, killed = Reports(stage.db), Reports(stage.db, is_dead=lambda owner: owner == stage.tools.owner)
+
+        async def shown(reports, state=None):
+            found = [row["state"] for row in (await reports.runs(Filter(state=state))).items]
+            assert state or found == [(await reports.run(1))["state"]]
+            return found
+
+        seen = []
+
+        async def look():
+            if not seen:
+                seen.extend([await shown(alive), await shown(killed), await shown(alive, "interrupted")])
+                async with stage.db.write() as conn:
+                    lease = (await conn.execute(select(locks.c.until_at))).scalar_one()
+                    await conn.execute(update(locks).values(until_at=lease - timedelta(minutes=2)))
+                seen.append(await shown(alive))
+                async with stage.db.read() as conn:
+                    seen.append(list((await conn.execute(select(runs.c.state))).scalars()))
+
+        stage.faults.add(route="subscriptions", wait=look)
+        stopping = stage.tools
+        stage.tools = replace(stopping, stopping=lambda: bool(seen))
+        assert (await stage.run()).outcome == "interrupted"
+        assert seen == [["running"], ["interrupted"], [], ["interrupted"], ["running"]]
+        assert [await shown(alive, "interrupted"), await shown(alive, "running")] == [["interrupted"], []]
+        stage.tools = stopping
+        assert (await stage.run()).outcome == "complete"
+        assert await shown(killed) == ["complete"]
 
 
 async def test_a_batch_is_shown_with_its_mails_counted(stage):
