@@ -85,11 +85,12 @@ async def collecting(conn: AsyncConnection, account_id: int) -> list[BatchRow]:
     return [_read(row) for row in await conn.execute(statement.order_by(batches.c.id))]
 
 
-async def staged_ids(conn: AsyncConnection, batch_id: int) -> list[str]:
-    """Ids of the notifications that the GATE of this batch would open, in order."""
-    statement = select(notifications.c.id).where(
-        notifications.c.batch_id == batch_id, notifications.c.state == S.STAGED
-    )
+async def staged_ids(conn: AsyncConnection, batch_id: int, *, lock: bool = False) -> list[str]:
+    """Ids of the notifications that the GATE of this batch would open, in order; under row locks with `lock`."""
+    n = notifications.c
+    statement = select(n.id).where(n.batch_id == batch_id, n.state == S.STAGED)
+    if lock:
+        statement = statement.order_by(n.id).with_for_update(key_share=True)
     return sorted((await conn.execute(statement)).scalars())
 
 
@@ -128,7 +129,7 @@ async def close_gate(
 ) -> tuple[int, str]:
     """Collecting -> open | held, and its staged rows with it; returns (rows, plan hash). Does nothing a second time."""
     await find_batch(conn, batch_id, lock=True)  # whoever stages into it at this instant ends first
-    ids = await staged_ids(conn, batch_id)
+    ids = await staged_ids(conn, batch_id, lock=True)  # whoever voids some of them ends first, or sees them gone on
     digest = plan_hash(ids if opened else [*ids, *await held_ids(conn, batch_id)])
     judged = await conn.execute(
         update(batches)

@@ -85,16 +85,28 @@ async def restage(conn: AsyncConnection, notification_id: str, *, held_for: str 
 
 
 async def void_episodes(conn: AsyncConnection, closing: Sequence[tuple[str, str]]) -> int:
-    """Void what still waits of each (episode, reason): it is not true any more. A mail on its way is left alone."""
-    count = 0
-    for episode_id, reason in closing:
-        done = await conn.execute(
+    """Void what still waits of each (episode, reason): it is not true any more. A mail on its way is left alone.
+
+    Locked in the order of their ids, as every gate and delivery does: nobody waits for another in a circle.
+    """
+    if not closing:
+        return 0
+    n, reasons = notifications.c, dict(closing)
+    waiting = (
+        select(n.id, n.episode_id)
+        .where(one_of(conn, n.episode_id, reasons), n.state.in_(WAITING))
+        .order_by(n.id)
+        .with_for_update(key_share=True)
+    )
+    found = (await conn.execute(waiting)).all()
+    for reason in {reasons[row.episode_id] for row in found}:
+        ids = [row.id for row in found if reasons[row.episode_id] == reason]
+        await conn.execute(
             update(notifications)
-            .where(notifications.c.episode_id == episode_id, notifications.c.state.in_(WAITING))
+            .where(one_of(conn, n.id, ids), n.state.in_(WAITING))
             .values(state=S.VOIDED, reason=reason),
         )
-        count += done.rowcount
-    return count
+    return len(found)
 
 
 async def mails_of(conn: AsyncConnection, subscription_ids: Sequence[int]) -> dict[int, list[MailRecord]]:

@@ -172,12 +172,14 @@ class Dispatch:
         due = [mail for mail, answer in answers if answer.do is Do.SEND]
         await self._desk.read(self._tools.db, self._row.id, due)
         made, faults = await self._make(due, now)
+        others: list[tuple[StoredMail, Answer | MailError]] = [one for one in answers if one[1].do is not Do.SEND]
         async with self._tools.db.write() as conn:
-            for mail, answer in answers:
-                if answer.do is not Do.SEND:
-                    await self._obey(conn, mail, answer, now)
-            for mail, error in faults:
-                await self._cannot_be_made(conn, mail, error, now)
+            # in the order of their ids: who closes the episodes of several of them must not wait for us in a circle
+            for mail, said in sorted([*others, *faults], key=lambda one: one[0].id):
+                if isinstance(said, Answer):
+                    await self._obey(conn, mail, said, now)
+                else:
+                    await self._cannot_be_made(conn, mail, said, now)
             if not made:
                 return []
             await self._desk.keep(conn)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from monitor.domain.model import Situation, Status
 from monitor.errors import StoreError
@@ -124,33 +123,17 @@ async def test_rows_that_another_transaction_inserts_first_are_left_to_it(store,
     }
 
 
-@asynccontextmanager
-async def held_up(store, waiting: int, sql: str):
-    """Let this many reach what `sql` holds before any of them goes on. SQLite has one writer at a time anyway."""
-    async with store.engine.connect() as gate:
-        await gate.execute(text(sql))
-        yield
-        count = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        async with asyncio.timeout(20):
-            while not store.is_sqlite:
-                async with store.read() as conn:
-                    if (await conn.execute(count)).scalar_one() >= waiting:
-                        break
-                await asyncio.sleep(0.01)
-        await gate.rollback()
-
-
-async def test_two_who_insert_the_same_rows_in_another_order_never_wait_in_a_circle(store, account):
+async def test_two_who_insert_the_same_rows_in_another_order_never_wait_in_a_circle(store, account, held_up):
     async def insert(names: str) -> set[str]:
         async with store.write() as conn:
             return {*await insert_new(conn, customers, account, NAMES, [(account, name, None) for name in names])}
 
-    async with held_up(store, 2, f"INSERT INTO customers (account_id, ext_id, deleted) VALUES ({account}, 'b', false)"):
+    async with held_up(2, f"INSERT INTO customers (account_id, ext_id, deleted) VALUES ({account}, 'b', false)"):
         going = [asyncio.create_task(insert(names)) for names in ("abc", "cba")]
     assert sorted(map(len, await asyncio.gather(*going))) == [0, 3]
 
 
-async def test_two_who_change_the_same_customers_in_another_order_never_wait_in_a_circle(store, account):
+async def test_two_who_change_the_same_customers_in_another_order_never_wait_in_a_circle(store, account, held_up):
     async with store.write() as conn:
         for name in "abc":
             await a_customer(conn, account, name)
@@ -159,7 +142,7 @@ async def test_two_who_change_the_same_customers_in_another_order_never_wait_in_
         async with store.write() as conn:
             await upsert_customers(conn, account, {name: {"name": names} for name in names})
 
-    async with held_up(store, 2, "UPDATE customers SET name = 'Ana' WHERE ext_id = 'b'"):
+    async with held_up(2, "UPDATE customers SET name = 'Ana' WHERE ext_id = 'b'"):
         going = [asyncio.create_task(rename(names)) for names in ("abc", "cba")]
     await asyncio.gather(*going)
     async with store.read() as conn:

@@ -534,6 +534,24 @@ async def test_closing_an_episode_voids_what_waits_of_it_only(shelf, store):
     assert states == [(S.VOIDED, "healed"), (S.VOIDED, "healed"), (S.SENT, None), (S.READY, None)]
 
 
+async def test_a_gate_and_who_closes_the_episodes_of_its_mails_never_wait_in_a_circle(shelf, held_up):
+    """Whatever the order in which the mails were written, or their episodes are closed in."""
+    batch = await shelf.do(a_batch, shelf.account, state="collecting")
+    episodes = []
+    for name, track in (("c", "billing"), ("b", "forecast"), ("a", "usage")):
+        episode = (
+            shelf.episode if track == "billing" else await shelf.do(an_episode, shelf.account, shelf.sub, track=track)
+        )
+        await shelf.put(S.STAGED, id=name, batch_id=batch, episode_id=episode)
+        episodes.append(episode)
+    async with held_up(2, "UPDATE notifications SET why = 'looked at' WHERE id = 'b'"):
+        opening = asyncio.create_task(shelf.do(close_gate, batch, opened=True, reason=None, counts={}, now=NOW))
+        closing = asyncio.create_task(shelf.do(void_episodes, [(one, "healed") for one in episodes]))
+    (moved, digest), voided = await asyncio.gather(opening, closing)
+    assert (voided, digest) == (3, plan_hash("abc" if moved else []))
+    assert [(await shelf.look(name)).state for name in "abc"] == [S.VOIDED] * 3
+
+
 # What the ledger and the counters tell
 
 

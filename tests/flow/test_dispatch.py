@@ -18,6 +18,7 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.catalog import suppress
 from monitor.store.engine import db_now
+from monitor.store.outbox import void_episodes
 from monitor.store.schema import accounts, attempts, customers, notifications, subscriptions
 from monitor.usecases.dispatch import Dispatch
 from monitor.usecases.letters import LetterDesk
@@ -275,6 +276,35 @@ async def test_a_mail_that_somebody_has_locked_is_made_once_and_left_for_the_nex
 
 
 # Limits and answers
+
+
+async def test_a_pass_and_who_closes_the_episodes_of_its_mails_never_wait_in_a_circle(postgres_url, tmp_path):
+    """Whatever the order in which the mails would leave."""
+    async with staged(healthy(60, start=START), postgres_url, tmp_path / "var") as stage:
+        await stage.run()
+        stage.world.advance(MINUTE)
+        cause(stage.world, {FAILED: 3})
+        await stage.run()
+        first, second, third = await rows(stage)
+        for mail, before in ((first, 1), (second, 2), (third, 3)):
+            await change(stage, mail, due_at=mail.due_at - before * MINUTE)
+            async with stage.db.write() as conn:
+                mac = await mac_of(stage, mail)
+                await suppress(conn, mail.account_id, mac, scope="all", reason="said no", by="me", at=START)
+
+        async def close() -> int:
+            async with stage.db.write() as conn:
+                return await void_episodes(conn, [(mail.episode_id, "healed") for mail in (first, second, third)])
+
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        async with stage.db.write() as gate:
+            await gate.execute(update(notifications).where(notifications.c.id == second.id).values(why="looked at"))
+            going = [asyncio.create_task(one) for one in (close(), stage.deliver())]
+            async with asyncio.timeout(20):
+                while (await gate.execute(waiting)).scalar_one() < len(going):
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(*going)
+        assert await stage.states() == {"voided": 3}
 
 
 async def test_a_fifth_urgent_mail_of_a_day_to_one_address_is_held_for_a_person(stage):
