@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,6 +28,7 @@ from monitor.usecases.context import Account, Tools, travelled_now
 from monitor.usecases.dispatch import Delivery, Dispatch
 from monitor.usecases.letters import LetterDesk
 from monitor.usecases.run import Run, RunOptions, RunReport
+from monitor.wiring.keys import address_mac
 
 MAILER = TemplateMailer()
 
@@ -56,8 +56,7 @@ async def forever(_seconds: float) -> None:
     await asyncio.Event().wait()
 
 
-def mac(address: str) -> str:
-    return hashlib.sha256(address.strip().lower().encode()).hexdigest()
+mac = address_mac(b"a key for tests")
 
 
 def unsynced(db: Database) -> Database:

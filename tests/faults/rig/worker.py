@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import hashlib
 import json
 import os
 import signal
@@ -42,6 +41,7 @@ from monitor.usecases import dispatch, post
 from monitor.usecases.context import Account, Tools
 from monitor.usecases.deliver import deliver_account
 from monitor.usecases.run import Run, RunOptions
+from monitor.wiring.keys import address_mac
 from tests.harness import unsynced
 
 WIDE_OPEN = GuardLimits(share=Decimal(1), small=100_000, mails_floor=100_000, missing=Decimal(1))
@@ -85,8 +85,7 @@ class Report:
     error: str = ""
 
 
-def mac(address: str) -> str:
-    return hashlib.sha256(address.strip().lower().encode()).hexdigest()
+mac = address_mac(b"a key for tests")
 
 
 async def instantly(_seconds: float) -> None:
