@@ -10,7 +10,7 @@ from monitor.cli.console import AccountOption, ConfigOption, Format, FormatOptio
 from monitor.cli.ledger import PANEL, LimitOption, SinceOption, SubscriptionOption
 from monitor.cli.listings import LISTED, print_listing, wanted
 from monitor.domain.payments import PaymentKind, PaymentStatus
-from monitor.domain.words import NOTHING, brief
+from monitor.domain.words import NOTHING, brief, why_failed
 from monitor.usecases.paid import list_paid
 
 
@@ -48,7 +48,7 @@ def payments(
             "Status": lambda row, _zone: row["status"] if row["status"] != "unknown" else f'"{row["status_raw"]}"',
             "Amount": lambda row, _zone: row["amount"],
             "Of": lambda row, _zone: row["subscription_ext_id"] or row["customer_ext_id"] or NOTHING,
-            "Why": lambda row, _zone: row["reason"] or NOTHING,
+            "Why": lambda row, _zone: why_failed(row["cause"], row["reason"]),
         },
         "No payment yet: a run pulls them where the API lists any and `payments` is not false",
         spare=("Why", "Of", "Account", "When"),

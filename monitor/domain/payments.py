@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from monitor.domain.model import BadRow, CustomerSeen
+from monitor.domain.model import BadRow, Cause, CustomerSeen
 
 PENDING_LONG = timedelta(hours=24)
 """How long the provider may process a payment before that is news (campaigns: payment_pending_long)."""
@@ -71,7 +71,10 @@ class PaymentSeen:
     """The merchant's own, such as an order's number."""
     of_ext_id: str | None = None
     attempt: int | None = None
+    cause: Cause | None = None
+    """Why it failed, in our words, where the API names its reasons."""
     reason: str | None = None
+    """The same as sent: a name or a sentence."""
     test: bool = False
     customer: CustomerSeen | None = field(default=None, compare=False)
     """Who paid, where the API tells it with the payment; no part of the payment, and not kept with it."""

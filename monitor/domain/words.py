@@ -205,6 +205,12 @@ def sentence(rule: str | None, **values: str) -> str:
     return filled.removesuffix(f": {UNKNOWN}")
 
 
+def why_failed(cause: str | None, told: str | None) -> str:
+    """Why a payment failed: our word for the cause, or what the API `told` where we have none of our own."""
+    ours = None if cause in {"other", UNKNOWN} else CAUSES.get(cause or "")
+    return ours or told or NOTHING
+
+
 def mark_of(state: str) -> str:
     """A state of the outbox in words."""
     return STATES.get(state, state)

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from monitor.domain.model import BadRow
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
+from monitor.providers.qbitflow_v2_events import cause_of
 from monitor.providers.qbitflow_v2_wire import customer_seen
 from monitor.providers.reading import Reader, bare, segment
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row, count, instant, units, usd_number
@@ -188,6 +189,7 @@ def attempt_row(raw: bytes) -> PaymentSeen | BadRow:
             tx_hash=short(wire.tx_hash, "txHash", MAX_HASH_CHARACTERS),
             of_ext_id=known(wire.tx_uuid),
             attempt=count(wire.attempt, "attempt"),
+            cause=cause_of(category) if category else None,
             reason=category,
             test=bool(wire.test),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from monitor.domain.model import Cause
 from monitor.domain.payments import PaymentKind, PaymentSeen, PaymentStatus
 from monitor.store.bulk import insert_new
 from monitor.store.inserting import insert_into
@@ -181,6 +182,7 @@ def read_payment(row: Row[Any]) -> StoredPayment:
     """A row of `payments` in our words."""
     values = {name: row._mapping[name] for name in _SEEN}
     values["kind"], values["status"] = PaymentKind(row.kind), PaymentStatus(row.status)
+    values["cause"] = Cause(row.cause) if row.cause else None
     return StoredPayment(row.id, PaymentSeen(**values), row.asked_at, row.seq, row.next_look_at)
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.payments import PaymentStatus
-from monitor.domain.words import NOTHING, PAYMENT_EVENTS, PAYMENT_STATUSES, moment, tokens
+from monitor.domain.words import NOTHING, PAYMENT_EVENTS, PAYMENT_STATUSES, moment, tokens, why_failed
 from monitor.errors import NotFoundError
 from monitor.store.payments import find_payments, mails_of_payment, payment_stories
 from monitor.store.views import attempts_of, mails_by_prefix
@@ -96,6 +96,7 @@ def _event_line(row: Any) -> Line:
 
 def _facts(row: Any, zone: ZoneInfo) -> dict[str, str]:
     """What is known of the payment now."""
+    why = why_failed(row.cause, row.reason)
     facts = {
         "what": {"one_off": "one-off payment", "bill": "bill", "attempt": "failed try"}[row.kind],
         "status": f'"{row.status_raw}"' if row.status == PaymentStatus.UNKNOWN else row.status,
@@ -103,7 +104,8 @@ def _facts(row: Any, zone: ZoneInfo) -> dict[str, str]:
         "made": moment(row.created_at, zone),
         "reference": row.reference or NOTHING,
         "try at": row.of_ext_id or NOTHING,
-        "reason": row.reason or NOTHING,
+        "reason": why,
+        "the API's word": NOTHING if row.reason in {None, why} else row.reason,
         "customer": row.customer_ext_id or NOTHING,
         "transaction": row.tx_hash or NOTHING,
     }

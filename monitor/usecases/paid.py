@@ -14,7 +14,7 @@ from monitor.usecases.report import Listing, Reports
 _FIELDS = (
     *("account", "ext_id", "kind", "status", "status_raw", "created_at", "provider_updated_at", "customer_ext_id"),
     *("subscription_ext_id", "product_ext_id", "amount_usd", "amount_units", "currency", "symbol", "tx_hash"),
-    *("explorer_url", "reference", "of_ext_id", "attempt", "reason", "test", "asked_at"),
+    *("explorer_url", "reference", "of_ext_id", "attempt", "cause", "reason", "test", "asked_at"),
 )
 _MAIL = ("id", "kind", "state", "reason", "sent_at")
 _EVENT = ("kind", "old", "new", "source", "at", "evidence_at")

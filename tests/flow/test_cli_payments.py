@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from monitor.sandbox.till import stock
+from monitor.sandbox.transitions import cause
 from tests.shell import NOW, START, shop_of
 
 LATER = ("--now", (START + timedelta(hours=2)).isoformat())
@@ -88,6 +89,22 @@ def test_bills_are_listed_with_token_and_usd_and_narrowed(shop):
     own = json.loads(shop.told("payments", "-s", one["subscription_ext_id"], "--format", "json").stdout)["items"]
     assert own == [one]
     assert json.loads(shop.told("payments", "--since", "1d", "-a", "acme", "--format", "json").stdout)["items"] == []
+
+
+def test_a_failed_try_is_told_by_our_word_beside_the_apis(shop, monkeypatch):
+    def act(world):
+        world.advance(timedelta(hours=1))
+        cause(world, {"payment_failed:insufficient_balance": 1})
+
+    assert shop.told("run", *NOW).returncode == 0
+    shop.sandbox.call(act)
+    assert shop.told("run", *LATER).returncode == 0
+    (tried,) = json.loads(shop.told("payments", "--kind", "attempt", "--format", "json").stdout)["items"]
+    assert (tried["cause"], tried["reason"]) == ("insufficient_balance", "insufficientBalance")
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = shop.told("payments", "--kind", "attempt").stdout
+    assert "the wallet held too little" in listed
+    assert "insufficientBalance" not in listed
 
 
 def test_no_payments_are_pulled_where_none_are_wanted(shop):

@@ -768,6 +768,7 @@ async def test_a_payment_is_explained_by_its_id_its_order_its_mail_and_its_custo
             == 'Sent "one-off payment failed" to u***@customer.example, the server answered 250 2.0.0'
         )
         assert story.facts["reference"] == "order-7"
+        assert not {"reason", "the API's word"} & set(story.facts)
     async with stage.db.write() as conn:
         await conn.execute(
             update(payments).where(payments.c.reference == "order-8").values(test=True, status="unknown")
@@ -775,8 +776,11 @@ async def test_a_payment_is_explained_by_its_id_its_order_its_mail_and_its_custo
     (odd,) = (await explain_all(reader, "order-8")).stories
     assert (odd.facts["test"], odd.facts["status"]) == ("a test payment", '"SUCCEEDED"')
     assert odd.summary.startswith("Payment in a state that this version does not know since")
+    told = {"status": "succeeded", "cause": "insufficient_balance", "reason": "insufficientBalance"}
     async with stage.db.write() as conn:
-        await conn.execute(update(payments).where(payments.c.reference == "order-8").values(status="succeeded"))
+        await conn.execute(update(payments).where(payments.c.reference == "order-8").values(**told))
+    (why,) = (await explain_all(reader, "order-8")).stories
+    assert (why.facts["reason"], why.facts["the API's word"]) == ("the wallet held too little", "insufficientBalance")
     by_address = await explain_all(reader, "U-0@customer.example", account="acme")
     assert [story.situation for story in by_address.stories] == ["succeeded", "failed"]
     (then,) = (await explain_all(reader, "order-7", known_at=waits)).stories

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-from monitor.domain.model import Mode, Source
+from monitor.domain.model import Cause, Mode, Source
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
 from monitor.providers.base import UnsupportedError
 from monitor.providers.billing_platform import BillingPlatform, PlatformNames
@@ -466,7 +466,7 @@ async def test_a_payment_comes_back_as_it_was_seen(play):
     at = stage.world.now
     whole = PaymentSeen(
         "pay@1", PaymentKind.ATTEMPT, PaymentStatus.FAILED, "reverted", at, at, "c", "s", "p", seeding.Decimal("24.50"),
-        2**200, "8", "0xaa", "https://e.example", "order", "pay@2", 3, "why", True,
+        2**200, "8", "0xaa", "https://e.example", "order", "pay@2", 3, Cause.OTHER, "why", True,
     )  # fmt: skip
     await store(stage, whole)
     row = await stage.row()

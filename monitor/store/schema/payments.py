@@ -30,6 +30,7 @@ payments = Table(
     Column("reference", Text),
     Column("of_ext_id", String(100)),
     Column("attempt", Integer),
+    Column("cause", String(30)),
     Column("reason", Text),
     Column("test", Boolean, nullable=False),
     # what we made of it

@@ -18,6 +18,7 @@ from monitor.domain.words import (
     ENDINGS,
     EVENTS,
     NAMES,
+    NOTHING,
     RULES,
     STATES,
     brief,
@@ -28,6 +29,7 @@ from monitor.domain.words import (
     name_of,
     sentence,
     tokens,
+    why_failed,
 )
 
 ROOT = Path(__file__).parents[3] / "monitor"
@@ -107,6 +109,20 @@ def test_every_name_and_state_has_words():
     assert {one.value for one in NotificationState} == set(STATES)
     assert {one.value for one in Cause} == set(CAUSES)
     assert {one.value for one in Action} == set(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("cause", "told", "said"),
+    [
+        ("insufficient_balance", "insufficientBalance", "the wallet held too little"),
+        ("other", "reverted", "reverted"),
+        ("unknown", "sunspots", "sunspots"),
+        (None, "card declined", "card declined"),
+        (None, None, NOTHING),
+    ],
+)
+def test_a_failed_payment_has_our_word_or_the_apis_where_ours_says_less(cause, told, said):
+    assert why_failed(cause, told) == said
 
 
 def test_every_change_that_is_no_situation_has_a_sentence():

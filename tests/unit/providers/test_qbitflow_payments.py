@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from monitor.domain.model import BadRow
+from monitor.domain.model import BadRow, Cause
 from monitor.domain.payments import PaymentKind, PaymentStatus
 from monitor.providers.qbitflow_payments import _read_mark, attempt_row, checkout_row, paid_row
 
@@ -67,9 +67,12 @@ def test_a_one_off_payment_has_no_subscription_and_the_nil_customer_is_nobody():
 def test_a_failed_try_names_what_it_was_a_try_at():
     row = attempt_row(dumped(FAILED))
     assert (row.kind, row.status, row.of_ext_id, row.attempt) == (PaymentKind.ATTEMPT, PaymentStatus.FAILED, "pay@1", 2)
-    assert (row.reason, row.status_raw) == ("insufficientBalance", "insufficientBalance")
+    assert (row.cause, row.reason) == (Cause.INSUFFICIENT_BALANCE, "insufficientBalance")
+    assert row.status_raw == "insufficientBalance"
     assert (row.amount_usd, row.amount_units, row.subscription_ext_id) == (Decimal(5), 5_000_000, None)
-    assert attempt_row(dumped(FAILED, category=None)).status_raw == ""
+    untold = attempt_row(dumped(FAILED, category=None))
+    assert (untold.cause, untold.reason, untold.status_raw) == (None, None, "")
+    assert attempt_row(dumped(FAILED, category="sunspots")).cause is Cause.UNKNOWN
 
 
 @pytest.mark.parametrize("read", [paid_row, attempt_row])

@@ -1,4 +1,4 @@
-"""What is known: accounts, customers, subscriptions as last seen.
+"""What is known: accounts, customers, subscriptions and payments as last seen.
 
 Revision ID: 0001
 """
@@ -230,3 +230,57 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subscription_id", name=op.f("pk_usages")),
     )
     op.create_index("ix_usages_end", "usages", ["period_end_at"], unique=False)
+    _payments()
+
+
+def _payments() -> None:
+    op.create_table(
+        "payments",
+        sa.Column("id", RowId, nullable=False),
+        sa.Column("account_id", RowId, nullable=False),
+        sa.Column("ext_id", sa.String(length=100), nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("status_raw", sa.Text(), nullable=False),
+        sa.Column("created_at", Instant(), nullable=True),
+        sa.Column("provider_updated_at", Instant(), nullable=True),
+        sa.Column("customer_ext_id", sa.String(length=100), nullable=True),
+        sa.Column("subscription_ext_id", sa.String(length=100), nullable=True),
+        sa.Column("product_ext_id", sa.String(length=100), nullable=True),
+        sa.Column("amount_usd", Usd(), nullable=True),
+        sa.Column("amount_units", Units(), nullable=True),
+        sa.Column("currency", sa.String(length=100), nullable=True),
+        sa.Column("tx_hash", sa.Text(), nullable=True),
+        sa.Column("explorer_url", sa.Text(), nullable=True),
+        sa.Column("reference", sa.Text(), nullable=True),
+        sa.Column("of_ext_id", sa.String(length=100), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=True),
+        sa.Column("cause", sa.String(length=30), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("test", sa.Boolean(), nullable=False),
+        sa.Column("first_asked_at", Instant(), nullable=False),
+        sa.Column("asked_at", Instant(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("next_look_at", Instant(), nullable=True),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_payments_account_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
+        sa.UniqueConstraint("account_id", "ext_id", name=op.f("uq_payments_account_id_ext_id")),
+    )
+    op.create_index(
+        "ix_payments_look",
+        "payments",
+        ["account_id", "next_look_at"],
+        unique=False,
+        postgresql_where=sa.text("next_look_at IS NOT NULL"),
+        sqlite_where=sa.text("next_look_at IS NOT NULL"),
+    )
+    op.create_index("ix_payments_created", "payments", ["account_id", "created_at"], unique=False)
+    op.create_index("ix_payments_customer", "payments", ["account_id", "customer_ext_id"], unique=False)
+    op.create_index(
+        "ix_payments_reference",
+        "payments",
+        ["account_id", "reference"],
+        unique=False,
+        postgresql_where=sa.text("reference IS NOT NULL"),
+        sqlite_where=sa.text("reference IS NOT NULL"),
+    )
