@@ -55,6 +55,10 @@ class DatabaseSettings(Table):
         return f"{_DRIVERS[scheme]}{separator}{rest}"
 
 
+CONNECTIONS = 8
+"""Connections to one mail server at once, unless somebody writes otherwise."""
+
+
 class SmtpSettings(Table):
     """How mail leaves. In clear only to this machine, and never with a password (RFC 8314)."""
 
@@ -63,6 +67,8 @@ class SmtpSettings(Table):
     security: Literal["none", "starttls", "tls"] = "none"
     username: str | None = None
     password: SecretStr | None = None
+    connections: int = Field(CONNECTIONS, ge=1, le=20)
+    """At once, of each process for each account: also the most mails that are in doubt after a crash of one."""
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import aiosmtplib
 
+from monitor.config.tables import CONNECTIONS
 from monitor.domain.replies import Phase
 from monitor.errors import ConfigError
 from monitor.mail.session import Opened, SmtpSession, SmtpTimeouts, reply_of
@@ -38,6 +39,7 @@ class SmtpTransport:
         security: Literal["none", "starttls", "tls"],
         username: str | None = None,
         password: str | None = None,
+        connections: int = CONNECTIONS,
         timeouts: SmtpTimeouts | None = None,
         mails_per_connection: int = MAILS_PER_CONNECTION,
         tls_context: ssl.SSLContext | None = None,
@@ -51,6 +53,7 @@ class SmtpTransport:
         self._security = security
         self._username = username
         self._password = password or ""
+        self.connections = connections
         self.timeouts = timeouts or SmtpTimeouts()
         self.mails_per_connection = mails_per_connection
         self._tls = tls_context or (None if security == "none" else ssl.create_default_context())

@@ -97,6 +97,11 @@ class Session(Protocol):
 class Transport(Protocol):
     """A mail server one can have sessions with."""
 
+    @property
+    def connections(self) -> int:
+        """How many sessions it may be asked for at once, 1 or more."""
+        ...
+
     def session(self) -> AbstractAsyncContextManager[Session]:
         """A session, connected and logged in. Whatever happens while it closes is ignored: sent mail stays sent.
 

@@ -37,7 +37,6 @@ S = NotificationState
 CLAIM_AT_ONCE = 100
 MADE_AT_ONCE = 4
 """Between two turns of the connections: two or three milliseconds."""
-CONNECTIONS = 8
 LEASE = timedelta(minutes=15)
 SENDER_PAUSE = timedelta(minutes=15)
 _API_DOWN_WAIT = timedelta(minutes=5)
@@ -94,7 +93,7 @@ class Dispatch:
             account_id=self._row.id,
             breaker=await self._breaker(),
             now=now,
-            connections=CONNECTIONS,
+            connections=self._transport.connections,
         )
         async with office:
             await self._send_all(office, now, turn)

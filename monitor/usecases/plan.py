@@ -126,6 +126,7 @@ class _NotingTransport:
     """A mail server that says yes and delivers nothing; it opens no connection."""
 
     pipelining = False
+    connections = 1
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[_NotingTransport]:

@@ -128,6 +128,7 @@ def build_transport(smtp: SmtpSettings) -> SmtpTransport:
         smtp.host,
         smtp.port,
         security=smtp.security,
+        connections=smtp.connections,
         username=smtp.username,
         password=None if smtp.password is None else smtp.password.get_secret_value(),
     )

@@ -228,7 +228,7 @@ def test_a_schedule_of_several_times_a_day_is_a_hint(settings_of):
 @pytest.mark.parametrize(
     ("script", "mark", "text"),
     [
-        ({}, Mark.OK, "takes mail from billing@acme.example"),
+        ({}, Mark.OK, "takes mail from billing@acme.example; 8 connections at once at most"),
         ({"MAIL": Act(b"550 5.7.60 no\r\n")}, Mark.FAIL, "accounts.acme.sender: 127.0.0.1:"),
         ({"MAIL": Act(b"451 4.3.0 later\r\n")}, Mark.HINT, "accounts.acme.sender"),
         ({"RCPT": Act(b"550 5.1.1 no\r\n")}, Mark.HINT, "accounts.acme.reply_to"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
+from monitor.config.tables import SmtpSettings
 from monitor.domain.halt import Halt, HaltRule
 from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox import acts
@@ -20,6 +23,7 @@ from monitor.store.locks import take_lock
 from monitor.store.schema import accounts, batches, notifications, runs, subscriptions
 from monitor.usecases import deliver as deliver_module
 from monitor.usecases.deliver import deliver_account
+from monitor.wiring.accounts import build_transport
 from tests.harness import MAILER, Stage, mac
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -37,8 +41,8 @@ async def ready(play, wanted: dict[str, int]) -> tuple[Stage, dict[str, tuple[st
     return stage, caused
 
 
-async def deliver(stage: Stage):
-    transport = SmtpTransport("127.0.0.1", stage.mailbox.port, security="none")
+async def deliver(stage: Stage, transport: SmtpTransport | None = None):
+    transport = transport or SmtpTransport("127.0.0.1", stage.mailbox.port, security="none")
     return await deliver_account(stage.tools, stage.account, transport, MAILER)
 
 
@@ -62,6 +66,25 @@ async def test_facts_older_than_five_minutes_are_read_again_before_an_urgent_mai
     stage.faults.requests.clear()
     assert (await deliver(stage)).sent == 1
     assert stage.faults.requests["subscription"] == asked
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_no_more_connections_are_open_at_once_than_the_settings_allow(play, monkeypatch, connections):
+    stage, _ = await ready(play, {FAILED: 9})
+    transport = build_transport(SmtpSettings(port=stage.mailbox.port, connections=connections))
+    open_now, most, session = Counter(), [], transport.session
+
+    @asynccontextmanager
+    async def counted():
+        open_now["sessions"] += 1
+        most.append(open_now["sessions"])
+        async with session() as opened:
+            yield opened
+        open_now["sessions"] -= 1
+
+    monkeypatch.setattr(transport, "session", counted)
+    assert (await deliver(stage, transport)).sent == 9
+    assert max(most) == connections
 
 
 async def test_what_has_healed_meanwhile_is_not_mailed(play):

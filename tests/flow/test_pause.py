@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from monitor.config.tables import CONNECTIONS
 from monitor.domain.halt import Halt, HaltRule
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
-from monitor.usecases.dispatch import CONNECTIONS
 from tests.harness import staged
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)

@@ -145,10 +145,11 @@ def test_no_secret_stands_in_a_repr(write):
 
 def test_an_account_may_have_its_own_server_and_limits(write):
     add = '[smtp]\nhost = "mail.example"\nsecurity = "tls"\nport = 465\nusername = "u"\n[guard]\nsmall = 3'
-    own = "[accounts.acme.smtp]\nport = 466\n[accounts.acme.guard]\nshare = 0.5"
+    own = "[accounts.acme.smtp]\nport = 466\nconnections = 2\n[accounts.acme.guard]\nshare = 0.5"
     settings = load_settings(write(add, own), {"MONITOR__SMTP__PASSWORD": "pw"})
     smtp = settings.smtp_for("acme")
     assert (smtp.host, smtp.port, smtp.username) == ("mail.example", 466, "u")
+    assert (smtp.connections, settings.smtp.connections) == (2, 8)
     assert (settings.guard_for("acme").share, settings.guard_for("acme").small) == (Decimal("0.5"), 3)
     assert settings.guard.share == Decimal("0.20")
 
@@ -338,6 +339,8 @@ REFUSED = {
     "text for a switch": ("", 'mail_test_rows = "perhaps"', "accounts.acme.mail_test_rows", "must be true or false"),
     "text for a list": ("", 'link_hosts = "a.example"', "accounts.acme.link_hosts", "must be a list in brackets"),
     "text for a share": ('[guard]\nshare = "x"', "", "guard.share", "must be a number"),
+    "no connection": ("[smtp]\nconnections = 0", "", "smtp.connections", "must be at least 1"),
+    "too many connections": ("[smtp]\nconnections = 21", "", "smtp.connections", "must be at most 20"),
     "clear text to another machine": ('[smtp]\nhost = "mail.example"', "", "smtp.security", 'security = "starttls"'),
     "clear text to a near address": ('[smtp]\nhost = "10.0.0.1"', "", "smtp.security", "in clear"),
     "a login in clear": ('[smtp]\nusername = "u"\npassword = "p"', "", "smtp.username", "would be sent in clear"),

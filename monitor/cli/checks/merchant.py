@@ -17,7 +17,7 @@ from monitor.config.crontab import cron_trigger
 from monitor.config.slots import due_slot, missing_since, several_a_day
 from monitor.config.values import is_loopback
 from monitor.domain.replies import Phase
-from monitor.domain.words import moment
+from monitor.domain.words import count, moment
 from monitor.errors import MailError, MonitorError
 from monitor.mail.brand import ACCENT, is_color
 from monitor.mail.render import Renderer
@@ -101,7 +101,8 @@ async def mail_server(settings: Settings, name: str) -> list[Finding]:
     where = f"accounts.{name}.smtp" if account.smtp is not None else "smtp"
     place = f"{smtp.host}:{smtp.port}"
     login = f", logged in as {smtp.username}" if smtp.username else ""
-    findings = [ok(what, f"{place} ({_SECURITY[smtp.security]}){login}, takes mail from {account.sender_address}")]
+    said = f"{place} ({_SECURITY[smtp.security]}){login}, takes mail from {account.sender_address}"
+    findings = [ok(what, f"{said}; {count(smtp.connections, 'connection')} at once at most")]
     if account.mode == "live" and is_loopback(smtp.host) and smtp.port == _CATCHERS_PORT:
         findings.append(hint(what, f"{where}: a live account whose mail goes to port 1025 of this machine: a catcher?"))
     try:
