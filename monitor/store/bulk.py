@@ -96,7 +96,16 @@ def one_of(conn: AsyncConnection, column: ColumnElement[Any], values: Collection
     """`column IN values` as one parameter: a statement of one text, however many there are."""
     if conn.dialect.name == "postgresql":
         return column == any_(_array(list(values), Text() if isinstance(column.type, String) else BigInteger()))
-    return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
+    return column.in_(select(rows_of(conn, values)))
+
+
+def rows_of(conn: AsyncConnection, texts: Collection[str]) -> ColumnElement[str]:
+    """Texts as the column of a table, one a row: for a question that looks each up for itself, as `by_keys` does."""
+    if conn.dialect.name == "postgresql":
+        asked = func.unnest(_array(list(texts), Text())).table_valued("value").render_derived()
+    else:
+        asked = func.json_each(json.dumps(list(texts))).table_valued("value")
+    return asked.c.value
 
 
 def by_keys(
@@ -110,9 +119,9 @@ def by_keys(
     mine = table.c.account_id == account_id
     if conn.dialect.name != "postgresql":
         return select(*columns).where(mine, one_of(conn, table.c.ext_id, keys))
-    asked = func.unnest(_array(list(keys), Text())).table_valued("key").render_derived()
-    row = select(*columns).where(mine, table.c.ext_id == asked.c.key).limit(1).lateral("row")
-    return select(*row.c).select_from(asked.join(row, true()))
+    key = rows_of(conn, keys)
+    row = select(*columns).where(mine, table.c.ext_id == key).limit(1).lateral("row")
+    return select(*row.c).select_from(key.table.join(row, true()))
 
 
 def _array(values: Sequence[Any], kind: TypeEngine[Any]) -> ColumnElement[Any]:

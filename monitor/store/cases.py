@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Kind, NotificationState, Track, Urgency
 from monitor.domain.records import Episode
-from monitor.store.bulk import by_keys, one_of
+from monitor.store.bulk import by_keys, one_of, rows_of
 from monitor.store.ledger import read_episode
 from monitor.store.notices import all_clears, payments_by_row, tried_again
 from monitor.store.outbox import in_states
@@ -107,7 +107,7 @@ async def load_mails(conn: AsyncConnection, account_id: int, ids: Sequence[str])
     spells = await _episodes(conn, {row.episode_id for row in rows.values()} - {None})
     about = await _about(conn, account_id, rows, spells)
     owners = await _customers(conn, account_id, {_owner_of(one) for one in about.values()})
-    shared = await _shared(conn, account_id, {row.address_mac for row in owners.values()})
+    shared = await shared_addresses(conn, account_id, {row.address_mac for row in owners.values()})
     firsts = await _first_message_ids(conn, spells)
     released = await _released(conn, ids)
     return [
@@ -219,18 +219,11 @@ async def _customers(conn: AsyncConnection, account_id: int, ext_ids: set[str | 
     return {row.ext_id: row for row in await conn.execute(statement)}
 
 
-async def _shared(conn: AsyncConnection, account_id: int, macs: set[str | None]) -> set[str]:
-    """Addresses that several living customers have."""
-    statement = (
-        select(customers.c.address_mac)
-        .where(
-            customers.c.account_id == account_id,
-            one_of(conn, customers.c.address_mac, [mac for mac in macs if mac]),
-            customers.c.deleted.is_(False),
-        )
-        .group_by(customers.c.address_mac)
-        .having(func.count() > 1)
-    )
+async def shared_addresses(conn: AsyncConnection, account_id: int, macs: set[str | None]) -> set[str]:
+    """Those of these addresses that several living customers have; each is looked up for itself, as by `by_keys`."""
+    c, mac = customers.c, rows_of(conn, [mac for mac in macs if mac])
+    owners = select(func.count()).where(c.account_id == account_id, c.address_mac == mac, c.deleted.is_(False))
+    statement = select(mac).where(owners.scalar_subquery() > 1)
     return set((await conn.execute(statement)).scalars())
 
 

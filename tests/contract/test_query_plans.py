@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 
 import pytest
 from sqlalchemy import event, text
 
 from monitor.domain.model import NotificationState as S
 from monitor.store.bulk import by_keys
-from monitor.store.cases import waiting
+from monitor.store.cases import shared_addresses, waiting
 from monitor.store.engine import Database
 from monitor.store.outbox import ready_ids
 from monitor.store.revision import upgrade
@@ -73,6 +74,32 @@ async def test_the_rows_of_a_group_are_read_once_and_each_is_looked_up(asked, sq
     first, second, *_ = await plans_of(asked, sqlite_url)
     assert first.startswith("SCAN each")  # the given rows
     assert second.startswith("SEARCH notifications")
+
+
+async def test_who_shares_an_address_is_looked_up_by_it_before_postgresql_has_counted_the_table(postgres_url):
+    """With the mails of a claim, and as many customers as an account may have."""
+    db = Database(postgres_url)
+    many = (
+        "INSERT INTO customers (account_id, ext_id, deleted, address_mac) "
+        "SELECT :account, 'c' || n, n % 5 = 0, md5((n / 2)::text) FROM generate_series(1, 20000) n"
+    )
+    statements: list[tuple[str, object]] = []
+
+    def note(_conn, _cursor, statement, parameters, _context, _many) -> None:
+        statements.append((statement, parameters))
+
+    async with db.write() as conn:
+        account = await an_account(conn)
+        await conn.execute(text(many), {"account": account})
+        event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+        found = await shared_addresses(conn, account, {md5(str(n).encode()).hexdigest() for n in range(1, 101)})
+        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+        ((statement, parameters),) = statements
+        plan = list((await conn.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars())
+    await db.aclose()
+    assert len(found) == 60, "of each five pairs two have an owner who is deleted"
+    assert [step for step in plan if "ix_customers_account_id_address_mac" in step]
+    assert [step for step in plan if "Bitmap" in step or "Seq Scan" in step] == []
 
 
 async def test_a_pages_rows_are_looked_up_each_before_postgresql_has_counted_the_table(postgres_url):
