@@ -36,6 +36,8 @@ S = NotificationState
 POLICY_WAIT = timedelta(hours=1)
 REFUSED_MARK_WAIT = timedelta(minutes=1)  # so that one pass does not claim it again and again
 DRAIN_S = 20.0
+BELIEVED_S = 60.0
+"""How long a claimed mail may wait for a connection and still be taken for true: then it is examined again."""
 NOTICE_STOP_S = 0.2
 
 
@@ -64,6 +66,7 @@ class PostOffice:
         self._queue: asyncio.Queue[ClaimedMail | None] = asyncio.Queue()
         self._ahead: dict[Session, ClaimedMail] = {}
         """The mail whose envelope a connection has said already, with the body of the one before it."""
+        self._handed_in: dict[str, float] = {}
         self._clerks: set[asyncio.Task[None]] = set()
         self._at_work = 0
         self._closing = False
@@ -109,7 +112,9 @@ class PostOffice:
     async def send(self, mails: Sequence[ClaimedMail]) -> None:
         """Take these too. Returns while the last of them still wait for a connection: there is time to claim more."""
         self._marker.outstanding.update(mail.id for mail in mails)
+        at = self._tools.clock.monotonic()
         for mail in mails:
+            self._handed_in[mail.id] = at
             self._queue.put_nowait(mail)
         alive = sum(not clerk.done() for clerk in self._clerks)
         for _ in range(min(self._connections, self._queue.qsize()) - alive):
@@ -164,6 +169,9 @@ class PostOffice:
                 if self._stopped():
                     self._give_back(mail)
                     return
+                if self._tools.clock.monotonic() - self._handed_in.pop(mail.id) > BELIEVED_S:
+                    self._give_back(mail)  # behind a slow server: who paid meanwhile must not get it any more
+                    continue
                 self._at_work += 1
                 try:
                     await self._post(session, mail)

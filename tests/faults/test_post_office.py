@@ -305,6 +305,23 @@ async def test_no_mail_waits_behind_a_slow_reply_while_another_connection_is_fre
     assert await pipeline.states(mails) == [S.SENT] * 7
 
 
+@pytest.mark.parametrize(("seconds", "sent"), [(post.BELIEVED_S, 4), (post.BELIEVED_S + 1, 1)])
+async def test_what_waited_long_for_a_connection_is_examined_again(counter, seconds, sent):
+    gate = asyncio.Event()
+    counter.script["DOT", 1] = Act(gate=gate)
+    mails = await counter.claimed(4)
+    async with counter.office(connections=1) as office:
+        going = asyncio.create_task(office.send(mails))
+        while counter.sink.passes["DOT"] == 0:
+            await asyncio.sleep(0.005)
+        office._tools.clock.advance(timedelta(seconds=seconds))
+        gate.set()
+        await going
+        await office.finish()
+    assert await counter.states(mails) == [S.SENT] * sent + [S.READY] * (4 - sent)
+    await counter.nothing_of_it_left(mails[sent:])
+
+
 async def test_each_mail_is_marked_between_its_own_recipient_and_its_own_data(pipeline):
     """However early its envelope was said."""
     said: list[str] = []

@@ -19,9 +19,11 @@ from monitor.sandbox.transitions import cause
 from monitor.store.catalog import suppress
 from monitor.store.engine import db_now
 from monitor.store.outbox import void_episodes
-from monitor.store.schema import accounts, attempts, customers, notifications, subscriptions
+from monitor.store.schema import accounts, attempts, customers, episodes, notifications, subscriptions
+from monitor.usecases import dispatch
 from monitor.usecases.dispatch import Dispatch
 from monitor.usecases.letters import LetterDesk
+from tests.faults.rig.sink import Act, Sink
 from tests.harness import MAILER, Stage, staged
 
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
@@ -273,6 +275,21 @@ async def test_a_mail_that_somebody_has_locked_is_made_once_and_left_for_the_nex
             assert (await stage.deliver()).sent_ids == [free.id]
         assert len(made) == 2
         assert (await stage.deliver()).sent_ids == [locked.id]
+
+
+async def test_who_paid_while_his_mail_waited_behind_a_slow_server_is_not_mailed(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "CONNECTIONS", 1)
+    gate = asyncio.Event()
+    async with Sink(tmp_path / "accepted.jsonl", {("DOT", 1): Act(gate=gate)}) as sink:
+        going = asyncio.create_task(stage.deliver(port=sink.port))
+        while sink.passes["DOT"] == 0:
+            await asyncio.sleep(0.005)
+        async with stage.db.write() as conn:
+            await conn.execute(update(episodes).values(closed_at=START, close_reason="healed"))
+        stage.world.advance(2 * MINUTE)
+        gate.set()
+        delivery = await going
+    assert (delivery.sent, delivery.voided["healed"]) == (1, 4)
 
 
 # Limits and answers
