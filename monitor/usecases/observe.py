@@ -109,7 +109,7 @@ async def observe(
         for ext_id, before in stored.items()
         if (one := current.get(ext_id)) and one.state_hash == before.state_hash and told[ext_id] == before.told
     }
-    equal = [{"row_id": before.id, "asked_at": current[ext_id].asked_at} for ext_id, before in same.items()]
+    equal = [_touched(before, current[ext_id]) for ext_id, before in same.items()]
     standings = await _standings(conn, row, {ext_id: one for ext_id, one in stored.items() if ext_id not in same})
     decisions: dict[str, Decision] = {}
     for ext_id, one in current.items():
@@ -189,6 +189,12 @@ def _outdated(before: StoredSubscription | None, one: Observed) -> bool:
     if ours is not None and theirs is not None and ours != theirs:
         return theirs < ours
     return one.asked_at < before.asked_at
+
+
+def _touched(before: StoredSubscription, one: Observed) -> dict[str, object]:
+    """How old the row is by now, though it says what it said: what was read between the two must not overwrite it."""
+    updated_at = one.snapshot.provider_updated_at or before.snapshot.provider_updated_at
+    return {"row_id": before.id, "asked_at": one.asked_at, "provider_updated_at": updated_at}
 
 
 def _newly_unknown(standing: Standing, decision: Decision) -> int:

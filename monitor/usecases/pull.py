@@ -35,6 +35,8 @@ PAGES_AT_ONCE = 10
 PAGES_PER_WRITE = 20
 ROWS_PER_WRITE = 2000
 QUESTIONS_AT_ONCE = 4
+COUNTED_S = 10.0
+"""How long our own clock may stand in for the database's: after a long wait the two may have drifted apart."""
 EMPTY_PAGES = 3  # empty pages in a row, each with a fresh cursor, before a window counts as broken
 
 
@@ -161,7 +163,7 @@ class Pull:
         if walked and cursor is None:
             return  # walked to its end before the kill
         while not self._tools.stopping():
-            asked_at = self._database_time()
+            asked_at = await self._database_time()
             page = await self._account.provider.subscriptions(window, cursor)
             self._tools.failpoint("after_page_fetch")
             used.add(cursor or "")
@@ -175,13 +177,19 @@ class Pull:
             cursor, n = page.next_cursor, n + 1
         self._sweep.interrupted = True
 
-    def _database_time(self) -> datetime:
+    async def _database_time(self) -> datetime:
         """The database's time now, or a little less: what it told last, and how long that is ago by our own clock.
 
         It is asked once for all pages that are compared together, and the answer was under way before our clock began.
         """
         told, heard = self._db_time
-        return told + timedelta(seconds=self._tools.clock.monotonic() - heard)
+        passed = self._tools.clock.monotonic() - heard
+        if passed <= COUNTED_S:
+            return told + timedelta(seconds=passed)
+        async with self._tools.db.read() as conn:
+            told = await db_now(conn)
+        self._db_time = told, self._tools.clock.monotonic()
+        return told
 
     async def _compare_all(self, producers: int) -> None:
         while producers:

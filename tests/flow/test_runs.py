@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -29,6 +30,7 @@ from monitor.store.runs import seen_in
 from monitor.store.schema import batches, episodes, events, facts, notifications, run_pages, runs, subscriptions
 from monitor.usecases import run as run_module
 from monitor.usecases.observe import Observed, observe
+from monitor.usecases.pull import COUNTED_S
 from monitor.usecases.writing import Pen
 from tests.scale import sized
 
@@ -816,6 +818,40 @@ async def test_an_older_observation_never_overwrites_a_newer_one(play):
     assert (await hear(stage, [newest, same])).changed == 1
     (row,) = [one for one in await rows_of(stage, subscriptions, "ext_id", "reference") if one.ext_id == ext_id]
     assert row.reference == "at last"
+
+
+async def test_a_reading_that_told_nothing_new_is_the_newer_one_all_the_same(play):
+    """A vendor may move `updatedAt` alone; what changed and changed back between two readings must not come after."""
+    stage = await settled(5, play)
+    same = await read_one(stage, stage.world.id_of(stage.world.subscriptions[3]))
+    updated_at = same.snapshot.provider_updated_at
+
+    def later(hours: int, **values: object) -> Observed:
+        snapshot = replace(same.snapshot, provider_updated_at=updated_at + hours * HOUR, **values)
+        return replace(same, snapshot=snapshot, asked_at=same.asked_at + hours * HOUR)
+
+    for one in (later(2), replace(later(3), snapshot=replace(same.snapshot, provider_updated_at=None))):
+        assert (await hear(stage, [one], touch=True)).changed == 0
+    flapped = later(1, reference="flapped")
+    for asked_at in (flapped.asked_at, same.asked_at + 4 * HOUR):  # the second by an API that lags behind itself
+        assert (await hear(stage, [replace(flapped, asked_at=asked_at)], touch=True)).dropped == 1
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+async def test_a_page_is_never_taken_for_newer_than_the_database_has_it(play, seconds):
+    """Our own clock counts between two answers of the database, and is not believed for long."""
+    stage = await play(healthy(250, start=START))
+    ticks = count(step=seconds)
+    clock = stage.tools.clock
+    clock.monotonic = lambda: next(ticks)
+    async with stage.db.read() as conn:
+        before = await db_now(conn)
+    assert (await stage.run()).outcome == "complete"
+    async with stage.db.read() as conn:
+        after = await db_now(conn)
+    asked = {row.asked_at for row in await rows_of(stage, subscriptions, "asked_at")}
+    assert before <= min(asked)
+    assert max(asked) <= after + (timedelta(seconds=COUNTED_S) if seconds == 1 else timedelta())
 
 
 async def test_a_row_that_two_see_for_the_first_time_is_one_row(play):
