@@ -6,14 +6,14 @@ contract is known in part only; every name that was assumed is configured.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import httpx
 import msgspec
 
 from monitor.clock import Clock
+from monitor.config import BillingSettings
 from monitor.domain.model import (
     BadRow,
     CurrencySeen,
@@ -32,7 +32,7 @@ from monitor.errors import ConfigError, ProviderAuthError, ProviderRefusedError,
 from monitor.providers.answers import Answer
 from monitor.providers.base import Capability, UnsupportedError
 from monitor.providers.billing_platform_login import TokenCache
-from monitor.providers.billing_platform_wire import PaymentNames, payment_row, token_of
+from monitor.providers.billing_platform_wire import payment_row, token_of
 from monitor.providers.envelope import PageFaultError, read_rows
 from monitor.providers.http import ApiClient, OnRequest, Retries
 from monitor.providers.reading import segment
@@ -47,24 +47,6 @@ _STEPS_BACK = 20
 _PAGES_OF_NOTHING_NEW = 3
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformNames:
-    """Everything that the contract assumes; the defaults are its own (sections 2.1 and 2.2)."""
-
-    login_path: str = "/auth/login"
-    login_id_field: str = "tenantId"
-    login_secret_field: str = "tenantSecret"  # noqa: S105  # the name of a field
-    token_field: str = "accessToken"  # noqa: S105  # likewise
-    token_ttl_s: float = 23 * 3600
-    token_margin_s: float = 300
-    payments_path: str = "/payments"
-    payment_path: str = "/payments/{id}"
-    list_all_users: bool = True
-    decimals: Mapping[str, int] = field(default_factory=dict)
-    """How many decimals an amount has, by currency, where the merchant knows it."""
-    payment: PaymentNames = field(default_factory=PaymentNames)
-
-
 class BillingPlatform:
     """One tenant's connection. `mode` is the account's: the platform has a tenant for each and names none."""
 
@@ -75,17 +57,19 @@ class BillingPlatform:
         self,
         *,
         base_url: str,
-        tenant_id: str,
+        billing: BillingSettings,
         tenant_secret: str,
         mode: Mode,
         account: str,
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]],
-        names: PlatformNames = PlatformNames(),
         on_request: OnRequest | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Raise `ConfigError` for an address or a secret that could never work. Nothing is asked yet."""
+        """Raise `ConfigError` for an address or a secret that could never work. Nothing is asked yet.
+
+        `billing` has the names of paths and fields, with the contract's own as defaults (sections 2.1 and 2.2).
+        """
         if not tenant_secret.strip():
             raise ConfigError(f"accounts.{account}.api_key holds no secret: it is the tenant's own")
         self.client = ApiClient(
@@ -100,19 +84,18 @@ class BillingPlatform:
         )
         self._account = account
         self._mode = mode
-        self._tenant_id = tenant_id
-        self.names = names
+        self.billing = billing
         self._credentials = msgspec.json.encode(
-            {names.login_id_field: tenant_id, names.login_secret_field: tenant_secret}
+            {billing.login_id_field: billing.tenant_id, billing.login_secret_field: tenant_secret}
         )
-        self._token = TokenCache(self._log_in, clock, ttl_s=names.token_ttl_s, margin_s=names.token_margin_s)
+        self._token = TokenCache(self._log_in, clock, ttl_s=billing.token_ttl_s, margin_s=billing.token_margin_s)
         self._api_at = clock.now()
 
     async def identify(self) -> Identity:
         """See `Provider`: a fresh login, which proves the tenant and tells the time over there."""
         self._token.forget()
         await self._token.current()
-        return Identity(space_uuid=self._tenant_id, mode=self._mode, api_at=self._api_at)
+        return Identity(space_uuid=self.billing.tenant_id, mode=self._mode, api_at=self._api_at)
 
     async def payments(self, since: datetime | None, customers: Sequence[str]) -> AsyncIterator[PaymentPage]:
         """See `PaymentSource`. The API has no filter of time, so `since` changes nothing.
@@ -120,7 +103,7 @@ class BillingPlatform:
         Where the whole tenant may not be listed, one walk for each of `customers`.
         """
         _ = since
-        if self.names.list_all_users:
+        if self.billing.list_all_users:
             try:
                 async for page in self._walk({}):
                     yield page
@@ -145,7 +128,7 @@ class BillingPlatform:
 
     async def payment(self, ext_id: str) -> PaymentSeen | None:
         """See `PaymentSource`."""
-        path = self.names.payment_path.replace("{id}", segment(ext_id))
+        path = self.billing.payment_path.replace("{id}", segment(ext_id))
         try:
             answer = await self._get("payment", path, {})
         except ProviderRefusedError as error:
@@ -160,7 +143,7 @@ class BillingPlatform:
         return row
 
     def _row(self, raw: bytes) -> PaymentSeen | BadRow:
-        return payment_row(raw, self.names.payment, test=self._mode is Mode.TEST)
+        return payment_row(raw, self.billing.field_map, test=self._mode is Mode.TEST)
 
     async def _walk(self, params: dict[str, str]) -> AsyncIterator[PaymentPage]:
         """Pages by offset, which is no snapshot (contract, 1.5): rows that come or go during the walk shift the rest.
@@ -202,7 +185,7 @@ class BillingPlatform:
 
     async def _page(self, params: dict[str, str], offset: int) -> list[PaymentSeen | BadRow]:
         query = {**params, "limit": str(PAGE_ROWS), "offset": str(offset)}
-        answer = await self._get("payments", self.names.payments_path, query)
+        answer = await self._get("payments", self.billing.payments_path, query)
         try:
             raw_rows = read_rows(answer.body, "data")
         except PageFaultError as error:
@@ -225,7 +208,7 @@ class BillingPlatform:
 
     async def _log_in(self) -> tuple[str, float]:
         try:
-            answer = await self.client.log_in("login", self.names.login_path, self._credentials)
+            answer = await self.client.log_in("login", self.billing.login_path, self._credentials)
         except ProviderAuthError as error:
             raise ProviderAuthError(
                 f"{error} and accounts.{self._account}.billing.tenant_id", status=error.status
@@ -233,7 +216,7 @@ class BillingPlatform:
         if answer.date is None:
             raise self._fault("no Date header, by which our clock is checked", answer)
         try:
-            token = token_of(answer.body, self.names.token_field)
+            token = token_of(answer.body, self.billing.token_field)
         except RowError as error:
             raise self._fault(str(error), answer) from error
         self._api_at = answer.date
@@ -274,7 +257,7 @@ class BillingPlatform:
 
     async def currencies(self) -> tuple[CurrencySeen, ...]:
         """Those whose decimals the merchant told: the API does not say of what unit an amount is (contract, 1.5)."""
-        return tuple(CurrencySeen(code, code, places) for code, places in sorted(self.names.decimals.items()))
+        return tuple(CurrencySeen(code, code, places) for code, places in sorted(self.billing.decimals.items()))
 
     def end_after(self, limit: timedelta | None) -> None:
         """See `Provider`."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from monitor.config import PaymentFields
 from monitor.domain.model import BadRow
 from monitor.domain.payments import PaymentKind, PaymentSeen, PaymentStatus
 from monitor.providers.wire import UNREADABLE, RowError, bad_row, check_row, instant
@@ -31,22 +31,7 @@ MAX_AMOUNT = 2**53
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16000}")
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentNames:
-    """What the platform calls each field of a payment; the defaults are the contract's."""
-
-    id: str = "id"
-    user: str = "userId"
-    amount: str = "amount"
-    currency: str = "currency"
-    status: str = "status"
-    created_at: str = "createdAt"
-    updated_at: str = "updatedAt"
-    order: str = "orderId"
-    reason: str = "failureReason"
-
-
-def payment_row(raw: bytes, names: PaymentNames, *, test: bool) -> PaymentSeen | BadRow:
+def payment_row(raw: bytes, names: PaymentFields, *, test: bool) -> PaymentSeen | BadRow:
     """One payment, or why it cannot be read. `test`: the tenant's mode, which no payment names."""
     ext_id: str | None = None
     try:
@@ -60,7 +45,7 @@ def payment_row(raw: bytes, names: PaymentNames, *, test: bool) -> PaymentSeen |
         return bad_row(raw, error, ext_id)
 
 
-def _payment(row: dict[str, Any], names: PaymentNames, ext_id: str | None, *, test: bool) -> PaymentSeen:
+def _payment(row: dict[str, Any], names: PaymentFields, ext_id: str | None, *, test: bool) -> PaymentSeen:
     status = _text(row, names.status, "status")
     if ext_id is None or status is None:
         raise RowError(f"no {names.id if ext_id is None else names.status}")

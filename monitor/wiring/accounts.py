@@ -15,9 +15,8 @@ from monitor.domain.model import Kind, Mode
 from monitor.errors import ConfigError
 from monitor.mail.smtp import SmtpTransport
 from monitor.providers.base import Provider
-from monitor.providers.billing_platform import BillingPlatform, PlatformNames
+from monitor.providers.billing_platform import BillingPlatform
 from monitor.providers.billing_platform_hooks import BillingPlatformHooks, Scheme
-from monitor.providers.billing_platform_wire import PaymentNames
 from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
@@ -82,16 +81,14 @@ def _provider(chosen: AccountSettings, clock: Clock, sleep: Sleep, on_request: O
 def _billing_platform(
     chosen: AccountSettings, billing: BillingSettings, clock: Clock, sleep: Sleep, on_request: OnRequest | None
 ) -> Provider:
-    names = billing.model_dump(exclude={"tenant_id", "field_map", *_SIGNED})
     return BillingPlatform(
         base_url=chosen.base_url,
-        tenant_id=billing.tenant_id,
+        billing=billing,
         tenant_secret=chosen.api_key.get_secret_value(),
         mode=Mode(chosen.mode),
         account=chosen.name,
         clock=clock,
         sleep=sleep,
-        names=PlatformNames(payment=PaymentNames(**billing.field_map.model_dump()), **names),
         on_request=on_request,
     )
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from monitor.clock import SystemClock
+from monitor.config import BillingSettings, PaymentFields
 from monitor.domain.model import Mode, Window
 from monitor.domain.payments import PaymentStatus
 from monitor.errors import (
@@ -21,8 +22,8 @@ from monitor.errors import (
     RateLimitedError,
 )
 from monitor.providers.base import Capability, UnsupportedError
-from monitor.providers.billing_platform import BillingPlatform, PlatformNames
-from monitor.providers.billing_platform_wire import PaymentNames, expiry_of, payment_row, token_of
+from monitor.providers.billing_platform import BillingPlatform
+from monitor.providers.billing_platform_wire import expiry_of, payment_row, token_of
 from monitor.providers.wire import RowError
 from monitor.sandbox import faults, seeding
 from monitor.sandbox.server import SandboxServer
@@ -72,13 +73,12 @@ async def platform(world: World, *, secret: str | None = None, clock=None, **nam
         till = server.platform.till
         provider = BillingPlatform(
             base_url=server.platform_url,
-            tenant_id=till.tenant_id,
+            billing=BillingSettings(tenant_id=till.tenant_id, **names),
             tenant_secret=secret or till.tenant_secret,
             mode=Mode(world.merchant.mode),
             account="acme",
             clock=clock or SystemClock(),
             sleep=sleep,
-            names=PlatformNames(**names),
         )
         on = Platform(world, server.faults, provider, sleeps, till.tenant_secret)
         on.server = server
@@ -500,21 +500,21 @@ GOOD = {"id": "bp-1", "userId": "u-1", "amount": 4990, "currency": "EUR", "statu
     ids=str,
 )
 def test_a_row_that_breaks_the_contract_is_bad(fields):
-    row = payment_row(json.dumps({**GOOD, **fields}).encode(), PaymentNames(), test=False)
+    row = payment_row(json.dumps({**GOOD, **fields}).encode(), PaymentFields(), test=False)
     assert row.reason
 
 
 def test_a_row_may_lack_what_the_contract_calls_optional():
     row = payment_row(
-        json.dumps({**GOOD, "amount": 4990.0, "userId": None, "failureReason": 5}).encode(), PaymentNames(), test=False
+        json.dumps({**GOOD, "amount": 4990.0, "userId": None, "failureReason": 5}).encode(), PaymentFields(), test=False
     )
     assert (row.amount_units, row.customer_ext_id, row.reason, row.created_at) == (4990, None, None, None)
-    zero = payment_row(json.dumps({**GOOD, "createdAt": "0001-01-01T00:00:00Z"}).encode(), PaymentNames(), test=False)
+    zero = payment_row(json.dumps({**GOOD, "createdAt": "0001-01-01T00:00:00Z"}).encode(), PaymentFields(), test=False)
     assert zero.created_at is None
 
 
 def test_every_assumed_name_of_a_payment_can_be_another():
-    names = PaymentNames("a", "b", "c", "d", "e", "f", "g", "h", "i")
+    names = PaymentFields(**dict(zip(PaymentFields.model_fields, "abcdefghi", strict=True)))
     at = "2026-04-02T08:15:00Z"
     values = {"a": "p", "b": "u", "c": 1, "d": "HUF", "e": "EXPIRED", "f": at, "g": at, "h": "o", "i": "late"}
     row = payment_row(json.dumps(values).encode(), names, test=False)

@@ -11,6 +11,7 @@ from email import message_from_bytes, policy
 import pytest
 from sqlalchemy import insert, select, update
 
+from monitor.config import BillingSettings
 from monitor.domain.calendar import SendingWindow
 from monitor.domain.guard import GuardLimits
 from monitor.domain.model import Kind, Mode
@@ -114,7 +115,7 @@ async def till(play):
             shown = stage.server.platform.till
             provider = BillingPlatform(
                 base_url=stage.server.platform_url,
-                tenant_id=shown.tenant_id,
+                billing=BillingSettings(tenant_id=shown.tenant_id),
                 tenant_secret=shown.tenant_secret,
                 mode=Mode(stage.world.merchant.mode),
                 account="acme",
@@ -577,7 +578,8 @@ async def test_a_payment_that_was_pending_at_the_first_contact_is_not_called_so_
     stage = await play(seeding.healthy(1, start=START))
     shown = stage.server.platform.till
     provider = BillingPlatform(
-        base_url=stage.server.platform_url, tenant_id=shown.tenant_id, tenant_secret=shown.tenant_secret,
+        base_url=stage.server.platform_url, billing=BillingSettings(tenant_id=shown.tenant_id),
+        tenant_secret=shown.tenant_secret,
         mode=Mode(stage.world.merchant.mode), account="acme", clock=WorldClock(stage.world), sleep=instantly,
     )  # fmt: skip
     stage.change(provider=provider, provider_name="billing-platform", payments=True, window=ALWAYS)

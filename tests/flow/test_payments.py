@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
+from monitor.config import BillingSettings
 from monitor.domain.model import Cause, Mode, Source
 from monitor.domain.payments import PaymentKind, PaymentPage, PaymentSeen, PaymentStatus
 from monitor.providers.base import UnsupportedError
-from monitor.providers.billing_platform import BillingPlatform, PlatformNames
+from monitor.providers.billing_platform import BillingPlatform
 from monitor.providers.billing_platform_hooks import BillingPlatformHooks
 from monitor.sandbox import acts, faults, seeding
 from monitor.sandbox.chain import Category
@@ -72,13 +73,12 @@ async def platform(lite):
             till = stage.server.platform.till
             provider = BillingPlatform(
                 base_url=stage.server.platform_url,
-                tenant_id=till.tenant_id,
+                billing=BillingSettings(tenant_id=till.tenant_id, **names),
                 tenant_secret=till.tenant_secret,
                 mode=Mode(world.merchant.mode),
                 account="acme",
                 clock=WorldClock(world),
                 sleep=instantly,
-                names=PlatformNames(**names),
             )
             stack.push_async_callback(provider.aclose)
             stage.change(provider=provider, provider_name="billing-platform", payments=True)

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
+from monitor.config import BillingSettings
 from monitor.domain.model import Mode
 from monitor.providers.billing_platform import BillingPlatform
 from monitor.providers.qbitflow_v1 import QBitFlowV1
@@ -49,8 +50,8 @@ def speak(stage, dialect: str):
     common = {"account": "acme", "clock": stage.tools.clock, "sleep": sleep}
     if dialect == "billing-platform":
         till = stage.server.platform.till
-        secrets = {"tenant_id": till.tenant_id, "tenant_secret": till.tenant_secret, "mode": Mode.LIVE}
-        provider = BillingPlatform(base_url=stage.server.platform_url, **secrets, **common)
+        secrets = {"billing": BillingSettings(tenant_id=till.tenant_id), "tenant_secret": till.tenant_secret}
+        provider = BillingPlatform(base_url=stage.server.platform_url, mode=Mode.LIVE, **secrets, **common)
     else:
         made, url = {
             "qbitflow-v1": (QBitFlowV1, stage.server.v1_url),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import hmac
 import re
@@ -14,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from monitor.clock import SystemClock
-from monitor.config import PaymentFields, Settings, load_settings
+from monitor.config import BillingSettings, PaymentFields, Settings, load_settings
 from monitor.config.tables import DatabaseSettings
 from monitor.domain.model import Kind, Mode
 from monitor.errors import ConfigError
-from monitor.providers.billing_platform import BillingPlatform, PlatformNames
-from monitor.providers.billing_platform_wire import PaymentNames
+from monitor.providers.billing_platform import BillingPlatform
 from monitor.providers.hooks import Refusal, Told
 from monitor.wiring.accounts import build_account, hook_dialect
 from monitor.wiring.keys import address_mac, loaded_secrets
@@ -97,8 +95,7 @@ def test_every_name_of_the_billing_platform_reaches_its_provider(tmp_path):
     billing = {"tenant_id": "t-1", "field_map": fields, **changed}
     built = account(settings(tmp_path, provider="billing-platform", api_key="hush", billing=billing))
     assert isinstance(built.provider, BillingPlatform)
-    assert built.provider.names == PlatformNames(payment=PaymentNames(**fields), **changed)
-    assert set(changed) | {"payment"} == {field.name for field in dataclasses.fields(PlatformNames)}
+    assert built.provider.billing == BillingSettings(**billing)
 
 
 def test_an_account_has_the_optional_mails_that_it_names(tmp_path):
