@@ -74,4 +74,7 @@ class BillingSettings(Table):
             "payment.cancelled": "CANCELLED",
         }
     )
-    """The event types that are known, each with the status that it announces; the payment itself is read again."""
+    """The event types that are known, each with the status that it announces; the payment itself is read again.
+
+    Only the first is known for certain; others that come are kept and counted.
+    """

@@ -5,18 +5,16 @@ The body is a fact; how it is signed is assumed, so every part of that is a sett
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from monitor.config import BillingSettings
 from monitor.domain.model import BadRow, Fact
 from monitor.providers.hooks import (
     LONGEST_KIND,
-    TOLERANCE_S,
     HookSeen,
     Refusal,
     Told,
@@ -27,49 +25,32 @@ from monitor.providers.hooks import (
 )
 from monitor.providers.wire import UNREADABLE, Id, RowError, bad_row, check_row
 
-EVENTS = frozenset({"payment.succeeded", "payment.failed", "payment.expired", "payment.cancelled"})
-"""Only the first is known for certain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """How this installation of the platform signs."""
-
-    header: str = "X-Webhook-Signature"
-    prefix: str = ""
-    algorithm: str = "sha256"
-    timestamp_header: str | None = None
-    """Where there is one, its text and a dot stand before the body."""
-    tolerance_s: int = TOLERANCE_S
-    events: Collection[str] = EVENTS
-    """The types that are known; others are kept and counted."""
-
 
 class BillingPlatformHooks:
-    """Deliveries signed with one of these secrets."""
+    """Deliveries signed with one of these secrets, as `billing` says that this installation of the platform signs."""
 
-    def __init__(self, secrets: Sequence[str], scheme: Scheme | None = None) -> None:
-        """Raise ValueError without a secret, for an empty one, and for an algorithm that Python does not have."""
+    def __init__(self, secrets: Sequence[str], billing: BillingSettings) -> None:
+        """Raise ValueError without a secret, and for an empty one."""
         self._secrets = keys_of(secrets)
-        self._scheme = scheme or Scheme()
-        hashlib.new(self._scheme.algorithm)
+        self._billing = billing
 
     def refusal(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Refusal | None:
         """See `HookDialect`."""
-        scheme = self._scheme
-        signature, signed = headers.get(scheme.header.lower(), ""), b""
+        scheme = self._billing
+        signature, signed = headers.get(scheme.webhook_header.lower(), ""), b""
         if not signature.strip():
             return Refusal.MISSING
-        if scheme.timestamp_header is not None:
-            stamp = headers.get(scheme.timestamp_header.lower(), "")
+        if scheme.webhook_timestamp_header is not None:
+            stamp = headers.get(scheme.webhook_timestamp_header.lower(), "")
             seconds = unix_seconds(stamp)
             if seconds is None:
                 return Refusal.MALFORMED
-            if is_stale(seconds, now, scheme.tolerance_s):
+            if is_stale(seconds, now, scheme.webhook_tolerance_s):
                 return Refusal.STALE
             signed = stamp.encode() + b"."
         expected = [
-            scheme.prefix.encode() + hmac.new(secret, signed + body, scheme.algorithm).hexdigest().encode()
+            scheme.webhook_prefix.encode()
+            + hmac.new(secret, signed + body, scheme.webhook_algorithm).hexdigest().encode()
             for secret in self._secrets
         ]
         return None if matches([signature.strip()], expected) else Refusal.NO_MATCH
@@ -87,7 +68,7 @@ class BillingPlatformHooks:
         kind = (wire.event_type or "")[:LONGEST_KIND]
         payment = wire.data.payment_id if wire.data is not None else None
         fact = Fact(wire.event_id, kind, payment, _NEVER, payment=payment is not None)
-        if kind not in self._scheme.events:
+        if kind not in self._billing.event_map:
             said = f"event of a type that is not known: {kind}"
             return HookSeen(Told.UNKNOWN, fact, bad=BadRow(body, said, wire.event_id))
         if payment is None:

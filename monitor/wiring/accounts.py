@@ -16,7 +16,7 @@ from monitor.errors import ConfigError
 from monitor.mail.smtp import SmtpTransport
 from monitor.providers.base import Provider
 from monitor.providers.billing_platform import BillingPlatform
-from monitor.providers.billing_platform_hooks import BillingPlatformHooks, Scheme
+from monitor.providers.billing_platform_hooks import BillingPlatformHooks
 from monitor.providers.hooks import HookDialect
 from monitor.providers.http import OnRequest
 from monitor.providers.qbitflow_hooks import QBitFlowHooks
@@ -98,19 +98,7 @@ def hook_dialect(chosen: AccountSettings) -> HookDialect:
     secrets = [secret.get_secret_value() for secret in chosen.webhook_secret]
     if chosen.billing is None:
         return QBitFlowHooks(secrets)
-    signed = {mine: getattr(chosen.billing, theirs) for theirs, mine in _SIGNED.items()}
-    return BillingPlatformHooks(secrets, Scheme(**signed))
-
-
-_SIGNED = {
-    "webhook_header": "header",
-    "webhook_prefix": "prefix",
-    "webhook_algorithm": "algorithm",
-    "webhook_timestamp_header": "timestamp_header",
-    "webhook_tolerance_s": "tolerance_s",
-    "event_map": "events",
-}
-"""How the billing platform signs: the settings, and what its verifier calls them."""
+    return BillingPlatformHooks(secrets, chosen.billing)
 
 
 def build_brand(chosen: AccountSettings) -> Brand:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from monitor.clock import SystemClock
+from monitor.config import BillingSettings
 from monitor.domain.model import Mode
 from monitor.metrics import Meter
 from monitor.providers.billing_platform_hooks import BillingPlatformHooks
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.faults
 MUTATIONS = sized(200_000, 3_000)
 OVER_HTTP = sized(5_000, 150)
 SECRET = "whsec_acme_0198"
+PLATFORM = BillingSettings(tenant_id="t-1")
 V1 = {
     "subscriptionUUID": SUB,
     "subscriptionReference": "cust-7 → <gold> & co",
@@ -159,7 +161,7 @@ def same_json(body: bytes) -> bool:
 
 
 def benders(chance: random.Random, now: datetime) -> list[tuple[HookDialect, Bender]]:
-    v1, flow, platform = json.dumps(V1).encode(), QBitFlowHooks([SECRET]), BillingPlatformHooks([SECRET])
+    v1, flow, platform = json.dumps(V1).encode(), QBitFlowHooks([SECRET]), BillingPlatformHooks([SECRET], PLATFORM)
     made = [
         (flow, Bender(chance, sign_v2(V2, now, SECRET), V2, V2.__eq__)),
         (flow, Bender(chance, sign_v1(V1, now, SECRET), v1, same_json)),
@@ -185,7 +187,7 @@ async def test_over_http_each_is_refused_and_the_endpoint_lives_on(sqlite_url: s
     chance, clock, db = random.Random(7), SystemClock(), Database(sqlite_url)
     doors = {
         name: Door(Addressee(name, name, "live"), dialect, Mode.LIVE)
-        for name, dialect in (("acme", QBitFlowHooks([SECRET])), ("shop", BillingPlatformHooks([SECRET])))
+        for name, dialect in (("acme", QBitFlowHooks([SECRET])), ("shop", BillingPlatformHooks([SECRET], PLATFORM)))
     }
     hooks = Hooks(doors, Inbox(db, clock), clock, Meter(), limiter=Limiter(most=10**9))
     made = benders(chance, clock.now())

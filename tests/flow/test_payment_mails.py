@@ -140,7 +140,8 @@ async def till(play):
 async def hook(stage: Stage, payment, number: int, kind: str | None = None) -> None:
     """A webhook of the platform about this payment arrives, and what it asks for is read."""
     body = webhook_of(stage.server.platform.till, payment, f"bpe-{number}", kind=kind)
-    await Inbox(stage.db, stage.tools.clock).put(PLATFORM, BillingPlatformHooks([WEBHOOK_SECRET]).read({}, body))
+    hooks = BillingPlatformHooks([WEBHOOK_SECRET], BillingSettings(tenant_id="t-1"))
+    await Inbox(stage.db, stage.tools.clock).put(PLATFORM, hooks.read({}, body))
     await reread_account(stage.tools, stage.account)
 
 

@@ -262,7 +262,7 @@ async def test_an_account_that_wants_no_payments_asks_for_none(platform):
 
 async def test_a_webhook_has_its_payment_read_again_and_tells_each_thing_once(platform):
     stage = await platform(seeding.healthy(1))
-    till, hooks = stage.server.platform.till, BillingPlatformHooks([WEBHOOK_SECRET])
+    till, hooks = stage.server.platform.till, BillingPlatformHooks([WEBHOOK_SECRET], BillingSettings(tenant_id="t-1"))
     inbox, to = Inbox(stage.db, stage.tools.clock), Addressee("acme", "billing-platform", "live")
     await stage.run()
     stage.world.advance(DAY)
@@ -284,7 +284,10 @@ async def test_a_webhook_has_its_payment_read_again_and_tells_each_thing_once(pl
 
 async def test_a_webhook_about_a_payment_that_is_not_there_or_cannot_be_read_asks_again_later(platform):
     stage = await platform(seeding.healthy(1))
-    hooks, to = BillingPlatformHooks([WEBHOOK_SECRET]), Addressee("acme", "billing-platform", "live")
+    hooks, to = (
+        BillingPlatformHooks([WEBHOOK_SECRET], BillingSettings(tenant_id="t-1")),
+        Addressee("acme", "billing-platform", "live"),
+    )
     await stage.run()
     payment = stage.server.platform.till.pay(0, status="SUCCEEDED")
     for ext_id in ("bp-1", "bp-7001"):
