@@ -122,6 +122,7 @@ def delivery(found: Found, folder: Path, socket: str, *, mails: int, rounds: int
         port, count = str(sink["port"]), str(mails)
         for _ in range(rounds):
             found.add("delivery", "raw", result=contend("deliver_raw", port, count))
+            found.add("delivery", "made", result=contend("deliver_raw", port, count, "--making"))
             for name, where in (("postgresql", socket), ("sqlite", None)):
                 with fresh_database(where, folder) as url:
                     found.add(name, "deliver_usual", result=contend("deliver_usual", port, url, count))
