@@ -5,7 +5,7 @@ docs/operating.md lists every metric. No label holds an address, an id or a key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -115,17 +115,20 @@ class Meter:
         for outcome, number in (("read", read), ("gone", gone), ("failed", failed)):
             self._reread.labels(account, outcome).inc(number)
 
-    def show(self, level: Level, now: datetime) -> None:
-        """Set the gauges of one account."""
-        name = level.account
-        age = 0.0 if level.oldest_at is None else (now - level.oldest_at).total_seconds()
-        self._waiting.labels(name).set(level.waiting)
-        self._age.labels(name).set(max(age, 0.0))
-        self._held.labels(name).set(level.held_batches)
-        if level.last_complete_at is not None:
-            self._last.labels(name).set(level.last_complete_at.timestamp())
-        self._paused.labels(name).set(level.paused)
-        self._sender.labels(name).set(level.sender_paused)
+    def show(self, levels: Iterable[Level], now: datetime) -> None:
+        """Set the gauges of these accounts. Any other has none: one that a reload left out would stay as it was."""
+        for gauge in (self._waiting, self._age, self._held, self._last, self._paused, self._sender):
+            gauge.clear()
+        for level in levels:
+            name = level.account
+            age = 0.0 if level.oldest_at is None else (now - level.oldest_at).total_seconds()
+            self._waiting.labels(name).set(level.waiting)
+            self._age.labels(name).set(max(age, 0.0))
+            self._held.labels(name).set(level.held_batches)
+            if level.last_complete_at is not None:
+                self._last.labels(name).set(level.last_complete_at.timestamp())
+            self._paused.labels(name).set(level.paused)
+            self._sender.labels(name).set(level.sender_paused)
 
     def database(self, *, up: bool) -> None:
         """Whether the ledger could be read for the gauges; where not, they stay as they were."""

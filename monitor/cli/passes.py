@@ -174,8 +174,7 @@ async def write_metrics(wiring: Wiring, done: Sequence[Pass], path: Path) -> Non
         if one.delivery is not None:
             wiring.meter.delivered(one.account, one.delivery.by_kind, one.delivery.rescued)
     now = wiring.tools.clock.now()
-    for level in await levels(wiring.db, wiring.watched(), now):
-        wiring.meter.show(level, now)
+    wiring.meter.show(await levels(wiring.db, wiring.watched(), now), now)
     try:
         wiring.meter.write(path)
     except OSError as error:

@@ -65,8 +65,7 @@ async def metrics(request: Request) -> Response:
     now = site.clock.now()
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            for level in await levels(site.db, site.watched, now):
-                site.meter.show(level, now)
+            site.meter.show(await levels(site.db, site.watched, now), now)
     except (ConfigError, StoreError, TimeoutError) as error:
         structlog.get_logger().warning("metrics_without_database", error=f"{type(error).__name__}: {error}")
         site.meter.database(up=False)

@@ -49,10 +49,20 @@ def test_api_errors_are_those_that_are_no_2xx_and_silence_is_one():
 
 def test_the_age_of_an_empty_queue_is_nothing():
     meter = Meter()
-    meter.show(Level("acme", 3, NOW - timedelta(minutes=5), 1, NOW, paused=True, sender_paused=False), NOW)
+    meter.show([Level("acme", 3, NOW - timedelta(minutes=5), 1, NOW, paused=True, sender_paused=False)], NOW)
     assert told(meter)['monitor_queue_age_seconds{account="acme"}'] == 300
-    meter.show(Level("acme", 0, None, 0, NOW, paused=False, sender_paused=False), NOW)
+    meter.show([Level("acme", 0, None, 0, NOW, paused=False, sender_paused=False)], NOW)
     assert told(meter)['monitor_queue_age_seconds{account="acme"}'] == 0
+
+
+def test_an_account_that_is_left_out_of_the_settings_has_no_gauge_any_more():
+    meter = Meter()
+    levels = [Level(name, 3, NOW, 1, NOW, paused=True, sender_paused=True) for name in ("acme", "beta")]
+    meter.show(levels, NOW)
+    meter.show(levels[1:], NOW)
+    gauges = {key for key in told(meter) if "account=" in key}
+    assert len(gauges) == 6
+    assert not any("acme" in key for key in gauges)
 
 
 def test_a_file_for_a_collector_holds_the_same(tmp_path: Path):
