@@ -52,15 +52,17 @@ async def insert_new(
     """Insert rows of one account, which `ext_id` tells apart; returns the row id of each that was inserted.
 
     An `ext_id` that another transaction inserted meanwhile is left out. Ids are drawn before, since COPY returns none.
-    In the order of `ext_id`: two who insert the same rows at once never wait for one another in a circle.
+    They have ids in the order in which they are given, and go in by that of `ext_id`: two who insert the same rows at
+    once never wait for one another in a circle.
     """
     key = names.index("ext_id")
-    left = sorted(rows, key=itemgetter(key))
+    left = list(rows)
     while left:
         ids = await _draw_ids(conn, table, len(left))
         try:
             async with conn.begin_nested():
                 numbered = [(row_id, *row) for row_id, row in zip(ids, left, strict=True)]
+                numbered.sort(key=itemgetter(key + 1))
                 await append(conn, table, ("id", *names), numbered)
         except IntegrityError:
             taken = await _taken(conn, table, account_id, [row[key] for row in left])

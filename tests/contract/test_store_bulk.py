@@ -72,6 +72,13 @@ async def test_any_number_of_rows_has_an_id_each(store, account, many):
     assert after not in made.values()
 
 
+async def test_rows_are_numbered_and_told_in_the_order_in_which_they_are_given(store, account):
+    async with store.write() as conn:
+        made = await insert_new(conn, customers, account, NAMES, [(account, name, None) for name in "cab"])
+    assert list(made) == ["c", "a", "b"]
+    assert list(made.values()) == sorted(made.values())
+
+
 async def test_numbers_times_and_bytes_keep_their_value_on_the_way(store, account):
     at = datetime(2026, 4, 1, 14, 0, 0, 7, tzinfo=UTC).astimezone(tz=None)
     async with store.write() as conn:
