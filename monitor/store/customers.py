@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import Row, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import NotificationState
+from monitor.store.bulk import by_keys
 from monitor.store.inserting import insert_into
 from monitor.store.schema import customers, notifications, subscriptions
 
@@ -72,6 +73,16 @@ async def insert_customers(conn: AsyncConnection, account_id: int, rows: Sequenc
             insert_into(conn, customers).on_conflict_do_nothing(index_elements=["account_id", "ext_id"]),
             [{"account_id": account_id, "deleted": False, **row} for row in rows],
         )
+
+
+async def lock_subscriptions_of(conn: AsyncConnection, account_id: int, ext_ids: Collection[str]) -> None:
+    """Hold what these customers subscribe to, in the order of its ids, before they are changed.
+
+    Whoever observes locks subscriptions first and then their customers: the other way round both would wait for ever.
+    """
+    s = subscriptions.c
+    theirs = by_keys(conn, customers, account_id, ext_ids, customers.c.id)
+    await conn.execute(select(s.id).where(s.customer_id.in_(theirs)).order_by(s.id).with_for_update(key_share=True))
 
 
 async def change_customer(conn: AsyncConnection, row_id: int, now: datetime, **values: object) -> None:

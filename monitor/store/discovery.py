@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitor.domain.model import Situation, Status
+from monitor.store.bulk import one_of
 from monitor.store.inserting import insert_into
 from monitor.store.schema import discovered, facts, subscriptions
 
@@ -117,6 +118,17 @@ async def note_tried(conn: AsyncConnection, account_id: int, ext_ids: Sequence[s
             .where(d.account_id == account_id, d.ext_id.in_(list(ext_ids)))
             .values(misses=d.misses + 1, tried_at=now)
         )
+
+
+async def lock_rows(conn: AsyncConnection, row_ids: Collection[int]) -> None:
+    """Hold these rows until the end of the transaction, in the order of their ids, as everybody does.
+
+    Who locks some of them first and the others later waits in a circle with a webhook that tells of both.
+    """
+    if row_ids:
+        s = subscriptions.c
+        held = select(s.id).where(one_of(conn, s.id, row_ids)).order_by(s.id).with_for_update(key_share=True)
+        await conn.execute(held)
 
 
 async def note_read(conn: AsyncConnection, row_ids: Sequence[int], asked_at: datetime) -> None:

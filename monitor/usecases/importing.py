@@ -25,6 +25,7 @@ from monitor.store.customers import (
     count_without_address,
     insert_customers,
     load_customers,
+    lock_subscriptions_of,
 )
 from monitor.store.discovery import FoundIn, add_discovered
 from monitor.store.notices import unaddressed
@@ -100,6 +101,7 @@ async def import_contacts(
         row = await ensure_account(conn, account.name, account.provider_name, account.mode)
         now = travelled_now(tools.clock, row, None)
         ids = list(contacts)
+        await lock_subscriptions_of(conn, row.id, ids)
         for start in range(0, len(ids), AT_ONCE):
             some = {ext_id: contacts[ext_id] for ext_id in ids[start : start + AT_ONCE]}
             await _write(conn, row, some, done, now, replace_addresses=replace_addresses)

@@ -316,6 +316,7 @@ class Pull:
             newly_bad = await put_in_quarantine(
                 conn, self._row.id, [bad for page in pages for bad in page.bad], self._pen.now
             )
+            await self._before(conn, pages)
             policy = self._account.policy(self._row)
             changed = [one for page in pages for one in page.changed]
             outcome = await observe(conn, self._row, policy, changed, self._pen, tools.address_mac)
@@ -333,6 +334,9 @@ class Pull:
             async with self._tools.db.write() as conn:
                 await fence(conn, self._lock, self._run.token)
                 await renew_marks(conn, sorted(renewed))
+
+    async def _before(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
+        """What must be locked before anything is written: here, nothing but the rows that `observe` locks."""
 
     async def _also(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
         """What else belongs into the transaction of these pages: here, nothing."""

@@ -17,7 +17,7 @@ from monitor.domain.model import BadRow, Page, Snapshot, Window
 from monitor.errors import ProviderAuthError, ProviderError, RateLimitedError
 from monitor.providers.base import KnownReader
 from monitor.store.accounts import AccountRow
-from monitor.store.discovery import Target, note_read, note_tried, targets, untried
+from monitor.store.discovery import Target, lock_rows, note_read, note_tried, targets, untried
 from monitor.store.engine import db_now
 from monitor.store.runs import RunRow, seen_in
 from monitor.store.subscriptions import note_gone
@@ -200,6 +200,11 @@ class ReadKnown(Pull):
         self._parts[n] = full
         gone = tuple(row_id for row_id, _ in full.gone)
         await self._fetched.put(Fetched(window.number, n, str(n), page, full.asked_at, gone))
+
+    async def _before(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
+        parts = [self._parts[page.n] for page in pages]
+        gone = {row_id for part in parts for row_id, _ in part.gone}
+        await lock_rows(conn, gone.union(*(part.again for part in parts)))
 
     async def _also(self, conn: AsyncConnection, pages: Sequence[Compared]) -> None:
         run_id, now, account_id = self._run.id, self._run.now_at, self._row.id

@@ -21,6 +21,7 @@ from monitor.store.facts import insert_facts, open_facts
 from monitor.store.schema import customers, events, instance, subscriptions
 from monitor.store.subscriptions import load_subscriptions
 from monitor.store.witness import check_witness
+from monitor.usecases.importing import import_contacts
 from monitor.usecases.observe import Observed, observe
 from monitor.usecases.run import Run, RunOptions
 from monitor.usecases.writing import Pen
@@ -132,6 +133,34 @@ async def test_a_row_that_names_a_customer_without_showing_him_forgets_nothing_o
         )
         owners = {row.ext_id: row.email for row in await conn.execute(statement)}
     assert owners == {seen.snapshot.customer_ext_id: email, "cust-other": None}
+
+
+async def test_an_import_of_contacts_and_who_observes_one_of_them_never_wait_in_a_circle(postgres_url, tmp_path):
+    async with staged(healthy(5, start=START), postgres_url, tmp_path / "var") as stage:
+        seen = await a_newcomer(stage)
+        async with stage.db.write() as conn:
+            await hear(stage, conn, seen)
+        customer = seen.snapshot.customer
+        moved = replace(seen, snapshot=replace(seen.snapshot, customer=replace(customer, name="Ida")))
+        mine = customers.c.ext_id == customer.ext_id
+
+        async def observe_it() -> None:
+            async with stage.db.write() as conn:
+                assert (await hear(stage, conn, moved)).changed == 1
+
+        lines = ["customer,locale", f"{customer.ext_id},hu"]
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        going = []
+        async with stage.db.write() as gate, asyncio.timeout(20):
+            await gate.execute(select(customers.c.id).where(mine).with_for_update())
+            for act in (import_contacts(stage.tools, stage.account, lines), observe_it()):
+                going.append(asyncio.create_task(act))
+                while (await gate.execute(waiting)).scalar_one() < len(going):
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(*going)
+        async with stage.db.read() as conn:
+            found = (await conn.execute(select(customers.c.name, customers.c.locale).where(mine))).one()
+        assert tuple(found) == ("Ida", "hu")
 
 
 @asynccontextmanager

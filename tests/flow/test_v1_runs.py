@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
-from monitor.domain.model import Fact, Kind
+from monitor.domain.model import Fact, Kind, Source
 from monitor.errors import ConfigError
 from monitor.providers.qbitflow_v1 import QBitFlowV1
 from monitor.providers.qbitflow_v2 import QBitFlowV2
@@ -20,7 +20,9 @@ from monitor.sandbox.entities import Status
 from monitor.sandbox.seeding import add_customer, healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
+from monitor.store.batches import collecting_batch
 from monitor.store.discovery import FoundIn, add_discovered, targets
+from monitor.store.engine import db_now
 from monitor.store.facts import insert_facts
 from monitor.store.schema import (
     accounts,
@@ -36,6 +38,8 @@ from monitor.store.schema import (
 )
 from monitor.usecases import read_customers, read_known
 from monitor.usecases.importing import import_contacts, import_ids
+from monitor.usecases.observe import Observed, observe
+from monitor.usecases.writing import Pen
 from tests.harness import instantly, staged
 from tests.scale import sized
 
@@ -297,6 +301,37 @@ async def test_everybody_gone_at_once_holds_the_batch(v1):
     report = await stage.run()
     assert report.outcome == "held"
     assert "missing" in report.held[0]
+
+
+async def test_a_run_and_webhooks_that_tell_of_two_of_its_rows_never_wait_in_a_circle(postgres_url, tmp_path):
+    async with stages(postgres_url, tmp_path) as begin:
+        stage = await begin(healthy(3, start=START))
+        await import_all(stage)
+        await stage.run()
+        stage.world.advance(DAY)
+        ids = [row.ext_id for row in await rows_of(stage, subscriptions, "ext_id", "id")]
+        stage.world.change(stage.world.get(ids[2]), reference="changed")
+        row = await stage.row()
+        async with stage.db.read() as conn:
+            asked_at = await db_now(conn)
+        told = [Observed(*await stage.account.provider.read(one), asked_at) for one in ids[1:]]
+
+        async def hear() -> None:
+            async with stage.db.write() as conn:
+                batch = await collecting_batch(conn, row.id, "live", stage.world.now)
+                pen = Pen(stage.world.now, Source.WEBHOOK, batch)
+                await observe(conn, row, stage.account.policy(row), told, pen, stage.tools.address_mac)
+
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        going = []
+        async with stage.db.write() as gate, asyncio.timeout(20):
+            await gate.execute(select(subscriptions.c.id).where(subscriptions.c.ext_id == ids[0]).with_for_update())
+            for act in (stage.run(), hear()):
+                going.append(asyncio.create_task(act))
+                while (await gate.execute(waiting)).scalar_one() < len(going) and not going[-1].done():
+                    await asyncio.sleep(0.01)
+        report, _ = await asyncio.gather(*going)
+        assert report.outcome == "complete"
 
 
 async def test_an_id_the_api_never_knew_is_asked_a_few_times_then_once_a_week(v1):
