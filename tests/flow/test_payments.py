@@ -476,6 +476,7 @@ async def test_a_payment_comes_back_as_it_was_seen(play):
     async with stage.db.read() as conn:
         stored = (await load_payments(conn, row.id, ["pay@1"]))["pay@1"]
     assert (stored.seen, stored.seq, stored.next_look_at) == (whole, 0, None)
+    assert stored.seen.cause is Cause.OTHER, "our word, not its text alone"
 
 
 async def test_amounts_are_listed_as_far_as_they_are_known(lite):
