@@ -175,7 +175,9 @@ def _print_plan(one: AccountPlan) -> None:
     if report.counts:
         out.print(f"  A run would read {pulled_words(report)}.")
     if report.baseline:
-        out.print("  It would be the first run: it records what is there and mails nothing.")
+        notifies = report.counts.get("mails")
+        what = "mails what already needs an action (first_run is notify)" if notifies else "mails nothing"
+        out.print(f"  It would be the first run: it records what is there and {what}.")
     tally = {what: sum(line.what == what for line in plan.lines) for what in _WHAT}
     silent = tally["void"] + tally["unsettled"]
     out.print(

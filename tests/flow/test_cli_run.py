@@ -135,8 +135,18 @@ def test_a_dry_run_before_the_first_run_leaves_no_file_behind(shop):
     before = sorted(path.name for path in shop.folder.iterdir())
     plan = shop.told("run", "--dry-run", *NOW)
     assert plan.returncode == 0, plan.stderr
-    assert "first run" in plan.stdout
+    assert "first run: it records what is there and mails nothing" in plan.stdout
     assert sorted(path.name for path in shop.folder.iterdir()) == before
+
+
+def test_a_first_run_that_notifies_says_so_before_and_after(shop):
+    shop.configure(more='first_run = "notify"\nwindow = "00:00-23:59"')
+    shop.cause(payment_failed__insufficient_balance=2)
+    plan, first = shop.told("run", "--dry-run", *NOW), shop.told("run", *NOW)
+    assert "mails what already needs an action" in plan.stdout
+    assert "what already needed an action is mailed too" in first.stdout
+    assert "2 sent" in first.stdout
+    assert "recorded only" not in first.stdout
 
 
 def test_one_failing_account_stops_no_other_and_its_error_decides_the_exit_code(shop):
