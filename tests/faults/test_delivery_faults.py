@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from monitor.config.tables import CONNECTIONS
 from monitor.domain.guard import Breaker
 from monitor.domain.halt import HaltRule
 from monitor.errors import StoreError
@@ -19,7 +20,7 @@ from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.usecases.context import travelled_now
-from monitor.usecases.dispatch import CONNECTIONS, Delivery, Dispatch
+from monitor.usecases.dispatch import Delivery, Dispatch
 from monitor.usecases.letters import LetterDesk
 from tests.faults.rig.oracle import Verdict, verdict_of
 from tests.faults.rig.proxy import Fault, Proxy

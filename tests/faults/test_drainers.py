@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from monitor.config.tables import CONNECTIONS
 from monitor.sandbox.seeding import healthy
 from monitor.usecases import post
-from monitor.usecases.dispatch import CONNECTIONS
 from tests.faults.rig.scene import Forge, Scene, acting
 from tests.faults.rig.sink import Act
 

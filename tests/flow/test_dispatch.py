@@ -14,13 +14,13 @@ from sqlalchemy import create_engine, select, text, update
 
 from monitor.errors import ProviderError
 from monitor.mail.mailer import TemplateMailer
+from monitor.mail.smtp import SmtpTransport
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.catalog import suppress
 from monitor.store.engine import db_now
 from monitor.store.outbox import void_episodes
 from monitor.store.schema import accounts, attempts, customers, episodes, notifications, subscriptions
-from monitor.usecases import dispatch
 from monitor.usecases.dispatch import Dispatch
 from monitor.usecases.letters import LetterDesk
 from tests.faults.rig.sink import Act, Sink
@@ -277,11 +277,13 @@ async def test_a_mail_that_somebody_has_locked_is_made_once_and_left_for_the_nex
         assert (await stage.deliver()).sent_ids == [locked.id]
 
 
-async def test_who_paid_while_his_mail_waited_behind_a_slow_server_is_not_mailed(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "CONNECTIONS", 1)
+async def test_who_paid_while_his_mail_waited_behind_a_slow_server_is_not_mailed(stage, tmp_path):
     gate = asyncio.Event()
     async with Sink(tmp_path / "accepted.jsonl", {("DOT", 1): Act(gate=gate)}) as sink:
-        going = asyncio.create_task(stage.deliver(port=sink.port))
+        transport = SmtpTransport("127.0.0.1", sink.port, security="none", connections=1)
+        desk = LetterDesk(stage.mailer)
+        delivering = Dispatch(stage.tools, stage.account, await stage.row(), transport, desk).deliver(stage.world.now)
+        going = asyncio.create_task(delivering)
         while sink.passes["DOT"] == 0:
             await asyncio.sleep(0.005)
         async with stage.db.write() as conn:
