@@ -42,10 +42,18 @@ async def stage_notices(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]
 
 
 async def void_overtaken(conn: AsyncConnection, moved: Iterable[tuple[int, PaymentStatus, Kind | None]]) -> int:
-    """Void what still waits of each (payment, its status now, the kind that tells of that). Returns how many."""
+    """Void what still waits of each (payment, its status now, the kind that tells of that). Returns how many.
+
+    Locked first, in the order of their ids, as every gate and delivery does: nobody waits for another in a circle.
+    """
     count = 0
-    n = notifications.c
-    for payment_id, status, kind in moved:
+    n, news = notifications.c, list(moved)
+    if not news:
+        return 0
+    theirs = one_of(conn, n.payment_id, [payment_id for payment_id, *_ in news])
+    waiting = select(n.id).where(theirs, n.state.in_(WAITING)).order_by(n.id)
+    await conn.execute(waiting.with_for_update(key_share=True))
+    for payment_id, status, kind in news:
         untrue = [n.payment_id == payment_id, n.state.in_(WAITING)] + ([] if kind is None else [n.kind != kind])
         done = await conn.execute(
             update(notifications)

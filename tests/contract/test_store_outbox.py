@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 
 from monitor.domain.intents import REVIVABLE
 from monitor.domain.model import BatchState, Kind, NotificationState
+from monitor.domain.payments import PaymentStatus
 from monitor.domain.records import MailRecord
 from monitor.errors import StoreError
 from monitor.store.batches import (
@@ -33,6 +34,7 @@ from monitor.store.cases import (
     waiting,
 )
 from monitor.store.engine import db_now
+from monitor.store.notices import void_overtaken
 from monitor.store.outbox import (
     hold,
     keep_template,
@@ -46,6 +48,7 @@ from monitor.store.outbox import (
     void,
     void_episodes,
 )
+from monitor.store.payments import insert_payments
 from monitor.store.plans import mail_states, planned_mails
 from monitor.store.runs import find_run
 from monitor.store.schema import accounts, attempts, customers, notifications
@@ -550,6 +553,22 @@ async def test_a_gate_and_who_closes_the_episodes_of_its_mails_never_wait_in_a_c
     (moved, digest), voided = await asyncio.gather(opening, closing)
     assert (voided, digest) == (3, plan_hash("abc" if moved else []))
     assert [(await shelf.look(name)).state for name in "abc"] == [S.VOIDED] * 3
+
+
+async def test_a_gate_and_who_overtakes_the_payments_of_its_mails_never_wait_in_a_circle(shelf, held_up):
+    batch = await shelf.do(a_batch, shelf.account, state="collecting")
+    paid = {"status": "failed", "status_raw": "failed", "first_asked_at": NOW, "asked_at": NOW, "seq": 1}
+    row = {"account_id": shelf.account, "kind": "one_off", "test": False, **paid}
+    moved = []
+    for name in "cba":
+        made = await shelf.do(insert_payments, shelf.account, [{**row, "ext_id": name}])
+        await shelf.put(S.STAGED, id=name, batch_id=batch, episode_id=None, payment_id=made[name])
+        moved.append((made[name], PaymentStatus.SUCCEEDED, None))
+    async with held_up(2, "UPDATE notifications SET why = 'looked at' WHERE id = 'b'"):
+        opening = asyncio.create_task(shelf.do(close_gate, batch, opened=True, reason=None, counts={}, now=NOW))
+        voiding = asyncio.create_task(shelf.do(void_overtaken, moved))
+    _, voided = await asyncio.gather(opening, voiding)
+    assert voided == 3
 
 
 # What the ledger and the counters tell
