@@ -41,8 +41,8 @@ GRANT SELECT (
 ) ON notifications TO monitor_reader;
 GRANT SELECT (
     id, account_id, ext_id, kind, status, status_raw, created_at, provider_updated_at, customer_ext_id,
-    subscription_ext_id, product_ext_id, amount_usd, amount_units, currency, of_ext_id, attempt, test, first_asked_at, asked_at, seq,
-    next_look_at
+    subscription_ext_id, product_ext_id, amount_usd, amount_units, currency, of_ext_id, attempt, cause, test, first_asked_at, asked_at,
+    seq, next_look_at
 ) ON payments TO monitor_reader;
 GRANT SELECT (id, notification_id, copy, token, phase, code, enhanced, outcome, at) ON attempts TO monitor_reader;
 GRANT SELECT (id, account_id, dedupe_key, kind, ext_sub_id, payment, source, received_at, done_at, ask_at, tries) ON facts TO monitor_reader;
