@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import event, func, select
+from sqlalchemy import Dialect, event, func, select
 
 from monitor.domain.letter import Brand
 from monitor.domain.model import Mode
@@ -31,6 +31,8 @@ from monitor.usecases.run import Run, RunOptions, RunReport
 from monitor.wiring.keys import address_mac
 
 MAILER = TemplateMailer()
+_COMPILED: dict[str, tuple[Dialect, dict]] = {}
+"""By database: a dialect, and the statements compiled for it."""
 
 
 class WorldClock:
@@ -69,6 +71,14 @@ def unsynced(db: Database) -> Database:
             cursor.close()
 
         event.listen(db.engine.sync_engine, "connect", relax)
+    return db
+
+
+def remembering(db: Database) -> Database:
+    """Compile each statement once a test process, not once a stage: SQLAlchemy keys what it compiled by the dialect object."""
+    engine = db.engine.sync_engine
+    engine.dialect, compiled = _COMPILED.setdefault(engine.name, (engine.dialect, {}))
+    engine.update_execution_options(compiled_cache=compiled)
     return db
 
 
@@ -122,7 +132,7 @@ async def staged(world: World, url: str, folder: Path, *, faults: Faults | None 
     async with AsyncExitStack() as stack:
         faults = faults or Faults()
         server = await stack.enter_async_context(SandboxServer(world, faults, clock=world.clock))
-        db = unsynced(Database(url))
+        db = remembering(unsynced(Database(url)))
         stack.push_async_callback(db.aclose)
         await upgrade(db)
         folder.mkdir(parents=True, exist_ok=True)
