@@ -20,6 +20,7 @@ MAILS = [(kind, variant, steps_of(kind)[-1]) for kind in Kind for variant in VAR
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.no_cover,  # traced, it would take longer and find nothing new
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
 

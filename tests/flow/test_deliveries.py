@@ -225,6 +225,7 @@ async def test_a_run_that_still_lives_is_left_alone(play):
     assert (await deliver(stage)).sent == 1
 
 
+@pytest.mark.traced
 async def test_a_run_of_another_machine_that_still_lives_is_left_alone(play):
     stage = await killed_run(play)
     stage.world.advance(7 * HOUR)

@@ -212,6 +212,7 @@ async def test_a_missing_database_is_an_empty_one_and_is_not_made(play, tmp_path
     await elsewhere.aclose()
 
 
+@pytest.mark.traced
 async def test_an_account_never_seen_is_planned_as_its_baseline(play, tmp_path):
     stage = await play(healthy(60, start=START))
     async with untouched(stage):

@@ -24,6 +24,7 @@ from monitor.usecases.operate import Operator
 from tests.harness import MAILER, Stage
 from tests.scale import sized
 
+pytestmark = pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 FAILED = "payment_failed:insufficient_balance"

@@ -10,6 +10,7 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from tests.harness import Stage
 
+pytestmark = pytest.mark.no_cover  # traced, it would take twice as long and find nothing new
 START = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 FAILED = "payment_failed:insufficient_balance"

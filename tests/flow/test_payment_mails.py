@@ -664,6 +664,7 @@ async def test_an_approved_notice_lets_no_mass_change_of_subscriptions_through(s
     assert [reason.split(" became ")[1][:6] for reason in report.held] == ["paused"]
 
 
+@pytest.mark.traced
 async def test_a_dry_run_plans_the_same_mails_and_writes_nothing(shop, tmp_path):
     stage = await shop(optional_mails=RECEIPTS)
     world = stage.world

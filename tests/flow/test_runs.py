@@ -704,6 +704,7 @@ async def test_of_many_starts_at_once_one_works_and_the_others_say_so(play):
     assert (await stage.deliver()).sent == 3
 
 
+@pytest.mark.traced
 async def test_a_lease_of_another_machine_is_respected_where_files_cannot_tell(play):
     stage = await settled(60, play)
     async with stage.db.write() as conn:
