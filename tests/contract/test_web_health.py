@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from monitor.errors import ConfigError
 from monitor.metrics import CONTENT_TYPE, Meter
@@ -16,6 +18,7 @@ from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.accounts import change_account
 from monitor.usecases.watch import Watched
+from monitor.web import health
 from monitor.web.app import build_app, served
 from monitor.web.health import Site
 from tests.harness import staged
@@ -113,6 +116,48 @@ async def test_without_its_database_it_is_not_ready_and_still_tells_its_counters
         told = (await client.get("/metrics")).text
     assert "monitor_database_up 0.0" in told
     assert 'monitor_rows_total{account="acme"} 60.0' in told
+
+
+@asynccontextmanager
+async def muffled(url: str):
+    """`(url, muffle)`: a way to this PostgreSQL on which, from `muffle.set()` on, no byte comes through any more."""
+    folder, muffle, tasks = make_url(url).query["host"], asyncio.Event(), set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (data := await reader.read(65536)) and not muffle.is_set():
+                writer.write(data)
+            if muffle.is_set():
+                await asyncio.Event().wait()
+        finally:
+            writer.close()
+
+    async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        within, without = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+        tasks.update(map(asyncio.create_task, (carry(reader, without), carry(within, writer))))
+
+    server = await asyncio.start_server(enter, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield make_url(url).set(host="127.0.0.1", port=port, query={}).render_as_string(), muffle
+    server.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_database_that_hangs_is_told_in_time_though_its_driver_hangs_too(postgres_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(health, "ANSWER_WITHIN_S", 0.2)
+    async with muffled(postgres_url) as (url, muffle), staged(healthy(5, start=START), url, tmp_path / "var") as stage:
+        await stage.run()
+        async with pages(stage) as client:
+            assert await failing(client) == []
+            muffle.set()
+            began = time.monotonic()
+            answer = await client.get("/readyz")
+            told = (await client.get("/metrics")).text
+        assert time.monotonic() - began < 3
+        assert [one["why"] for one in answer.json()["failing"]] == ["the database did not answer within 0 s"]
+        assert "monitor_database_up 0.0" in told
 
 
 async def test_metrics_tell_what_waits_and_for_how_long(stage):
