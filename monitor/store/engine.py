@@ -128,7 +128,7 @@ class Database:
         """Refuse a SQLite file on a network disk, where its locks are not to be trusted. Raises `ConfigError`."""
         if self.path is None:
             return
-        kind = filesystem_of(self.path.resolve().parent)  # a link may lead to the network
+        kind = filesystem_of(Path(os.path.realpath(self.path)).parent)  # a link may lead to the network, or nowhere
         if kind in _NETWORK_DISKS:
             raise ConfigError(
                 f"database.url: {self.path} lies on a network disk ({kind}), where SQLite's locks do not hold; "

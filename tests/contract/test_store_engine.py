@@ -159,6 +159,16 @@ def test_a_database_that_we_do_not_speak_is_refused():
         Database("mysql://u@h/db")
 
 
+async def test_a_link_that_leads_to_itself_is_a_file_that_cannot_be_opened(tmp_path):
+    loop = tmp_path / "loop.db"
+    loop.symlink_to(loop)
+    db = Database(f"sqlite:///{loop}")
+    db.check_disk()
+    with pytest.raises(StoreError, match="cannot be opened"):
+        await upgrade(db)
+    await db.aclose()
+
+
 def test_a_database_in_memory_has_no_path():
     assert Database("sqlite://").path is None
     Database("sqlite://").check_disk()

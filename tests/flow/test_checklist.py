@@ -369,6 +369,15 @@ def test_bad_input_ends_with_2_and_says_what_and_how_to_mend_it(told, bad, comma
     assert [word for word in words if word not in said] == [], said
 
 
+async def test_check_follows_a_link_to_where_the_first_run_makes_the_file(settings_of, tmp_path):
+    (tmp_path / "monitor.db").symlink_to("elsewhere/monitor.db")
+    (missing,) = [one async for one in place.database(settings_of(), place.Known())]
+    assert (missing.mark, missing.text) == (Mark.FAIL, f"database.url: {tmp_path / 'elsewhere'} does not exist")
+    (tmp_path / "elsewhere").mkdir()
+    (found, *_) = [one async for one in place.database(settings_of(), place.Known())]
+    assert found.mark is Mark.OK
+
+
 async def test_check_names_a_network_share_and_a_state_folder_that_cannot_be_made(settings_of, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "filesystem_of", lambda _folder: "nfs4")
     settings = settings_of('state_dir = "monitor.toml/var"\n')

@@ -184,8 +184,10 @@ def _nearly_full(path: Path) -> Finding:
 
 
 def _new_file(path: Path) -> Finding:
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return fail("database", f"database.url: {path.parent} is not writable for this user")
+    folder = Path(os.path.realpath(path)).parent  # a link is there before its file is
+    if not os.access(folder, os.W_OK | os.X_OK):
+        missing = "is not writable for this user" if folder.is_dir() else "does not exist"
+        return fail("database", f"database.url: {folder} {missing}")
     return ok("database", f"{path} is not there yet: the first run makes it")
 
 
