@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
+from monitor.errors import MonitorError
+
 
 class Turns:
     """A line of accounts, each in it once at most."""
@@ -64,6 +66,9 @@ class Turns:
         more = False
         try:
             more = await self._take(account)
+        except MonitorError as error:  # it has a name, and says what to do: a traceback a minute would not
+            told = f"{type(error).__name__}: {error}"
+            structlog.get_logger().error("turn_failed", account=account, what=self._what, error=told)
         except Exception:  # noqa: BLE001  # whatever it is, it is this account's: the others must go on
             structlog.get_logger().exception("turn_failed", account=account, what=self._what)
         finally:

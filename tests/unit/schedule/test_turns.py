@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from structlog.testing import capture_logs
+
+from monitor.errors import StoreError
 from monitor.schedule.turns import Turns
 
 
@@ -61,21 +65,24 @@ async def test_an_account_that_hangs_holds_one_lane_only():
     assert await turns.close(0) is False
 
 
-async def test_an_error_costs_one_turn_and_stops_nobody():
+@pytest.mark.parametrize(("error", "traced"), [(RuntimeError("boom"), True), (StoreError("away"), False)])
+async def test_an_error_costs_one_turn_and_stops_nobody_and_one_with_a_name_is_one_line(error, traced):
     served: list[str] = []
 
     async def take(name: str) -> bool:
         served.append(name)
         if name == "broken":
-            raise RuntimeError("boom")
+            raise error
         return False
 
     turns = Turns("run", take, lanes=1)
-    turns.offer(["broken", "fine"])
-    await turns.idle()
-    turns.offer(["broken"])
-    await turns.idle()
+    with capture_logs() as said:
+        turns.offer(["broken", "fine"])
+        await turns.idle()
+        turns.offer(["broken"])
+        await turns.idle()
     assert served == ["broken", "fine", "broken"]
+    assert [(one["event"], "exc_info" in one) for one in said] == [("turn_failed", traced)] * 2
 
 
 async def test_closing_lets_the_running_turn_end_and_begins_no_other():
