@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from monitor.config.tables import CONNECTIONS
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
-from monitor.usecases.dispatch import CONNECTIONS
 from tests.faults.rig.scene import KILLED, Forge, acting
 from tests.faults.rig.sink import Act
 
