@@ -30,6 +30,17 @@ BUSY_TIMEOUT_MS = 30_000
 RESTED_S = 2.0
 """A PostgreSQL connection that lay unused for longer is asked whether it still lives."""
 _RESTS = "rests_since"
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""When libpq gives a server up that is gone without a word, as after a failover: within a minute, not two hours.
+
+Seconds, the last one milliseconds. What the URL says itself counts before it.
+"""
 _NOT_OPENED = "cannot be opened: does its folder exist, and may this user write there?"
 _SAID = (
     (("readonly", "read-only"), "is read-only: give this user write access to the file and its folder"),
@@ -61,12 +72,13 @@ class Database:
 
     def _engine(self, *, pooled: bool) -> AsyncEngine:
         if not self.is_sqlite:
+            patience = {name: value for name, value in _PATIENCE.items() if name not in self.url.query}
             pool = {"pool_size": 8, "max_overflow": 8} if pooled else {"poolclass": NullPool}
             try:
                 engine = create_async_engine(
                     self.url,
                     hide_parameters=True,  # they hold names and addresses, and errors end up in logs
-                    connect_args={"prepare_threshold": None},
+                    connect_args={"prepare_threshold": None, **patience},
                     **pool,
                 )
             except ModuleNotFoundError as error:
