@@ -33,6 +33,8 @@ class AccountRow:
     hook_missed_at: datetime | None = None
     hook_problem: str | None = None
     read_by: bytes | None = None
+    prices_unread_since: datetime | None = None
+    prices_problem: str | None = None
 
 
 _COLUMNS = tuple(accounts.c[name] for name in AccountRow.__dataclass_fields__)

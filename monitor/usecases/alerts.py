@@ -18,6 +18,7 @@ _TITLES = {
     Cause.GUARD_HOLD: "mails wait for your decision",
     Cause.KEY: "the API refuses the key",
     Cause.MISSING_RUN: "a run is missing",
+    Cause.PRICES: "prices cannot be read",
     Cause.SENDER_PAUSED: "the sender pauses",
     Cause.UNREACHABLE: "customers cannot be reached",
     Cause.WEBHOOKS: "webhooks stay away",

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from monitor.domain.model import Identity, RunState, Window
-from monitor.errors import ConfigError, ProviderError
+from monitor.errors import ConfigError
 from monitor.providers.base import Capability
 from monitor.store.accounts import AccountRow, change_account, ensure_account, lock_account
 from monitor.store.asks import answer_all, newest_fact
 from monitor.store.batches import run_batch
-from monitor.store.catalog import write_currencies, write_products
 from monitor.store.engine import db_now
 from monitor.store.locks import BEAT, RUN_LOCK, beat_lock, fence, lock_holder, release_lock, take_lock
 from monitor.store.runs import (
@@ -41,6 +40,7 @@ from monitor.usecases.gate import Sight, Verdict, pass_gate
 from monitor.usecases.hook_watch import watch_hooks
 from monitor.usecases.identity import CLOCK_TOLERANCE, check_identity
 from monitor.usecases.intake import fold_open_facts, walk_log
+from monitor.usecases.prices import read_prices
 from monitor.usecases.pull import Sweep, reader_of
 from monitor.usecases.read_known import Errand
 from monitor.usecases.reread import Joins, reread_all
@@ -230,7 +230,7 @@ class Run:
         self, row: AccountRow, run: RunRow, known_before: int, witness: str | None, *, resumed: bool
     ) -> RunReport:
         tools, account = self._tools, self._account
-        problems = await self._write_catalog(row)
+        problems = await read_prices(tools, account, row)
         log = await walk_log(tools, account, row, run.now_at)
         if log.problem is not None:
             problems.append(f"event log: {log.problem}")
@@ -295,18 +295,6 @@ class Run:
         """Whether this sweep answers whatever facts had asked before it began."""
         lists = Capability.LIST in self._account.provider.capabilities
         return lists and sweep.complete and self._read_since is not None
-
-    async def _write_catalog(self, row: AccountRow) -> list[str]:
-        """Products and tokens, which mails name. Without them a mail says less, so an error costs words only."""
-        try:
-            products = await self._account.provider.products()
-            currencies = await self._account.provider.currencies()
-        except ProviderError as error:
-            return [f"products: {error}"]
-        async with self._tools.db.write() as conn:
-            await write_products(conn, row.id, products)
-            await write_currencies(conn, row.id, currencies)
-        return []
 
     async def _gate(
         self,

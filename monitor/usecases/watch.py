@@ -18,6 +18,8 @@ from monitor.store.revision import require_current
 from monitor.store.watching import runs_seen, unreachable, waiting_now
 
 NEAR = timedelta(hours=72)
+UNREAD = timedelta(hours=6)
+"""So long prices may stay unread before the operator hears of it: a short trouble of the API is none of mails."""
 _LISTED = 5
 
 
@@ -28,6 +30,7 @@ class Cause(StrEnum):
     GUARD_HOLD = "guard_hold"
     KEY = "key"
     MISSING_RUN = "missing_run"
+    PRICES = "prices"
     SENDER_PAUSED = "sender_paused"
     UNREACHABLE = "unreachable"
     WEBHOOKS = "webhooks"
@@ -71,7 +74,7 @@ async def look_after(
         if missing is not None:
             found.append(Finding(one.name, Cause.MISSING_RUN, missing))
         if row is not None:
-            found += _sender(row, now)
+            found += [*_sender(row, now), *_prices(row, now)]
             found += [Finding(one.name, Cause.WEBHOOKS, row.hook_problem)] if row.hook_problem else []
         if waiting is not None and waiting.held_batches:
             text = (
@@ -132,6 +135,17 @@ def _sender(row: AccountRow, now: datetime) -> list[Finding]:
         return []
     text = f"the sender pauses until {until:%H:%M} UTC: {row.sender_pause_reason}"
     return [Finding(row.name, Cause.SENDER_PAUSED, text)]
+
+
+def _prices(row: AccountRow, now: datetime) -> list[Finding]:
+    since = row.prices_unread_since
+    if since is None or now - since < UNREAD:
+        return []
+    text = (
+        f"products and tokens cannot be read since {since:%Y-%m-%d %H:%M} UTC, so mails name no new product, price or "
+        f"token: {row.prices_problem}"
+    )
+    return [Finding(row.name, Cause.PRICES, text)]
 
 
 def _lost(lost: Sequence[tuple[str, str | None, datetime, str]]) -> str:

@@ -31,6 +31,8 @@ from monitor.store.schema import batches, episodes, events, facts, notifications
 from monitor.usecases import run as run_module
 from monitor.usecases.observe import Observed, observe
 from monitor.usecases.pull import COUNTED_S
+from monitor.usecases.watch import UNREAD, Watched, look_after
+from monitor.usecases.watch import Cause as Watch
 from monitor.usecases.writing import Pen
 from tests.scale import sized
 
@@ -418,12 +420,30 @@ async def test_a_sweep_that_breaks_concludes_nothing(play, name):
     assert states == ["partial", "complete", "partial"]
 
 
-async def test_products_that_cannot_be_read_cost_words_only(play):
+async def prices_told(stage) -> list[str]:
+    found = await look_after(stage.db, [Watched("acme", "0 7 * * *", ZoneInfo("UTC"))], stage.world.now)
+    return [one.sentence for one in found if one.cause is Watch.PRICES]
+
+
+async def test_products_that_cannot_be_read_cost_words_only_and_are_told_after_six_hours(play):
     stage = await settled(60, play)
     stage.faults.add(error(500, "internal"), route="products")
+    since = stage.tools.clock.now()
     report = await stage.run()
     assert report.outcome == "complete"
     assert report.problems[0].startswith("products: ")
+    stage.world.advance(UNREAD - MINUTE)
+    assert await prices_told(stage) == []
+    await stage.run()  # later trouble does not begin the six hours anew
+    stage.world.advance(MINUTE)
+    (told,) = await prices_told(stage)
+    assert f"cannot be read since {since:%Y-%m-%d %H:%M} UTC" in told
+    assert report.problems[0].removeprefix("products: ").split(", request id")[0] in told
+    stage.faults.clear()
+    await stage.run()
+    assert await prices_told(stage) == []
+    row = await stage.row()
+    assert (row.prices_unread_since, row.prices_problem) == (None, None)
 
 
 async def test_an_api_that_is_out_of_reach_raises_and_leaves_no_run_behind(play):

@@ -44,6 +44,8 @@ accounts = Table(
     Column("hook_at", Instant),  # the newest genuine webhook, to the minute
     Column("hook_missed_at", Instant),  # the first thing since then that none brought
     Column("hook_problem", Text),
+    Column("prices_unread_since", Instant),  # products and tokens could not be read from then on
+    Column("prices_problem", Text),
     Column("payments_watermark", Instant),
     Column("requests_day", String(10)),
     Column("requests_used", Integer, nullable=False, server_default=text("0")),

@@ -30,6 +30,8 @@ def upgrade() -> None:
         sa.Column("hook_at", Instant(), nullable=True),
         sa.Column("hook_missed_at", Instant(), nullable=True),
         sa.Column("hook_problem", sa.Text(), nullable=True),
+        sa.Column("prices_unread_since", Instant(), nullable=True),
+        sa.Column("prices_problem", sa.Text(), nullable=True),
         sa.Column("payments_watermark", Instant(), nullable=True),
         sa.Column("requests_day", sa.String(length=10), nullable=True),
         sa.Column("requests_used", sa.Integer(), server_default=sa.text("0"), nullable=False),
