@@ -32,6 +32,10 @@ class StoreError(MonitorError):
     """The database refused: read-only, full, unreachable, or of another revision."""
 
 
+class StoreClosedError(StoreError):
+    """The database is there and refuses what only a person can give: rights, a folder, tables. Exit code 2."""
+
+
 class FencedOffError(StoreError):
     """Somebody else holds the lock by now: this transaction must not commit (engine: PAGE, fencing token)."""
 

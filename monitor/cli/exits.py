@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from monitor.errors import ConfigError, MonitorError, ProviderAuthError
+from monitor.errors import ConfigError, MonitorError, ProviderAuthError, StoreClosedError
 
 
 class Exit(IntEnum):
@@ -27,5 +27,5 @@ def worst(codes: Iterable[int]) -> Exit:
 
 
 def code_of(error: MonitorError) -> Exit:
-    """What the operator must mend is 2, a refused key too; anything else is a failure, 1."""
-    return Exit.CONFIG if isinstance(error, ConfigError | ProviderAuthError) else Exit.FAILURES
+    """What the operator must mend is 2, a refused key or a database without rights too; anything else a failure, 1."""
+    return Exit.CONFIG if isinstance(error, ConfigError | ProviderAuthError | StoreClosedError) else Exit.FAILURES

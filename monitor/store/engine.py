@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from asyncio import CancelledError
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from monitor.errors import ConfigError, StoreError
+from monitor.errors import ConfigError, StoreClosedError, StoreError
 from monitor.store.types import Instant
 
 BUSY_TIMEOUT_MS = 30_000
@@ -42,15 +42,21 @@ _PATIENCE = {
 Seconds, the last one milliseconds. What the URL says itself counts before it.
 """
 _NOT_OPENED = "cannot be opened: does its folder exist, and may this user write there?"
-_SAID = (
-    (("readonly", "read-only"), "is read-only: give this user write access to the file and its folder"),
+_PASSING = (
     (("disk is full", "no space", "disk i/o"), "cannot grow ({reason}): free some space; nothing was lost"),
+    (("read-only transaction",), "is read-only ({reason}): database.url must lead to the server that takes writes"),
+)
+_SAID = (
+    (("readonly",), "is read-only: give this user write access to the file and its folder"),
     (("permission denied for schema",), "refused ({reason}): do this as the role that owns its tables"),
     (("permission denied for",), "refused ({reason}): grant its roles their rights after every upgrade"),
     (("unable to open",), _NOT_OPENED),
     (("no such table", "does not exist"), "lacks its tables ({reason}): run `monitor db upgrade`"),
 )
-"""What databases say, and what we say with the thing to fix; most specific first."""
+"""What databases say, and what we say with the thing to fix; most specific first.
+
+What passes (a disk is cleared, a standby takes over) is worth another try; the rest waits for a person.
+"""
 _NO_SUCH_PLACE = re.compile(r'(?:database|role) "[^"]*" does not exist')
 _NETWORK_DISKS = frozenset(
     {
@@ -247,13 +253,20 @@ def _explained(error: DBAPIError, database: Database) -> StoreError:
     reason = str(error.orig).splitlines()[0] if error.orig is not None and str(error.orig) else str(error)
     where = database.place
     lowered = reason.lower()
-    said = next((said for words, said in _SAID if any(word in lowered for word in words)), None)
+    said, kind = _meant(lowered, _PASSING), StoreError
+    if said is None:
+        said, kind = _meant(lowered, _SAID), StoreClosedError
     if _NO_SUCH_PLACE.search(lowered):
         said = "did not answer ({reason}): make it, or mend database.url"
     if said is None:
+        kind = StoreError
         said = "did not answer: {reason}" if isinstance(error, OperationalError) else "refused: {reason}"
-    return StoreError(f"the database {where} {said.format(reason=reason)}")
+    return kind(f"the database {where} {said.format(reason=reason)}")
+
+
+def _meant(reason: str, known: Iterable[tuple[tuple[str, ...], str]]) -> str | None:
+    return next((said for words, said in known if any(word in reason for word in words)), None)
 
 
 def _cannot_be_opened(where: str) -> StoreError:
-    return StoreError(f"the database {where} {_NOT_OPENED}")
+    return StoreClosedError(f"the database {where} {_NOT_OPENED}")

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from monitor.errors import StoreError
+from monitor.errors import StoreClosedError
 from monitor.sandbox.seeding import healthy
 from monitor.sandbox.transitions import cause
 from monitor.store.engine import Database
@@ -96,10 +96,10 @@ async def test_a_role_without_its_grants_is_told_what_lacks(empty_postgres_url):
         admin.execute(statements("roles.sql"))
     owner, worker = (Database(as_role(empty_postgres_url, f"monitor_{name}")) for name in ("owner", "worker"))
     try:
-        with pytest.raises(StoreError, match="permission denied for schema .* as the role that owns its tables"):
+        with pytest.raises(StoreClosedError, match="permission denied for schema .* as the role that owns its tables"):
             await upgrade(worker)
         await upgrade(owner)
-        with pytest.raises(StoreError, match="permission denied for table .* grant its roles their rights"):
+        with pytest.raises(StoreClosedError, match="permission denied for table .* grant its roles their rights"):
             await require_current(worker)
     finally:
         await owner.aclose()

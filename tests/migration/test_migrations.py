@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, func, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from monitor.errors import ConfigError, StoreError
+from monitor.errors import ConfigError, StoreClosedError, StoreError
 from monitor.store import revision as revisions
 from monitor.store.engine import Database
 from monitor.store.revision import code_revision, database_revision, require_current, upgrade
@@ -141,7 +141,7 @@ async def test_an_installation_without_migrations_says_so(monkeypatch, tmp_path)
 
 
 async def test_reading_an_unmigrated_database_says_what_to_run(empty):
-    with pytest.raises(StoreError, match=r"lacks its tables .*: run `monitor db upgrade`"):
+    with pytest.raises(StoreClosedError, match=r"lacks its tables .*: run `monitor db upgrade`"):
         async with empty.read() as conn:
             await conn.execute(select(events.c.id))
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from monitor.cli.exits import Exit, code_of, worst
-from monitor.errors import ConfigError, MailError, ProviderAuthError, ProviderUnavailableError, StoreError
+from monitor.errors import (
+    ConfigError,
+    MailError,
+    ProviderAuthError,
+    ProviderUnavailableError,
+    StoreClosedError,
+    StoreError,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,7 @@ def test_configuration_wins_over_held_and_held_over_failed(codes, wins):
         (ProviderAuthError("a refused key is a setting to mend"), Exit.CONFIG),
         (ProviderUnavailableError("a"), Exit.FAILURES),
         (StoreError("a"), Exit.FAILURES),
+        (StoreClosedError("a role without rights is one too"), Exit.CONFIG),
         (MailError("a"), Exit.FAILURES),
     ],
 )
