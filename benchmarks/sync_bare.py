@@ -90,7 +90,7 @@ def _rows(page: Page, account: int, first: int, now: datetime) -> tuple[_Rows, _
         text = bytes(raw)
         one = _row(text)
         owner = one.customer
-        owners.append((number, account, owner.uuid, owner.email, owner.name, False, owner.uuid))
+        owners.append((number, account, owner.uuid, owner.email, owner.name, False, owner.uuid[-32:]))
         rows.append((
             number, account, one.uuid, number, "qbitflow-v2", one.status, one.status, one.test, "healthy", 0,
             _HASH, _HASH, one.created_at, one.updated_at, now, now, one.product_uuid, one.price_usd,
