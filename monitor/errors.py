@@ -33,7 +33,7 @@ class StoreError(MonitorError):
 
 
 class StoreClosedError(StoreError):
-    """The database is there and refuses what only a person can give: rights, a folder, tables. Exit code 2."""
+    """The database is there and refuses what only a person can give: rights, tables, a place. Exit code 2."""
 
 
 class FencedOffError(StoreError):

@@ -44,18 +44,18 @@ Seconds, the last one milliseconds. What the URL says itself counts before it.
 _NOT_OPENED = "cannot be opened: does its folder exist, and may this user write there?"
 _PASSING = (
     (("disk is full", "no space", "disk i/o"), "cannot grow ({reason}): free some space; nothing was lost"),
+    (("unable to open",), _NOT_OPENED),
     (("read-only transaction",), "is read-only ({reason}): database.url must lead to the server that takes writes"),
 )
 _SAID = (
     (("readonly",), "is read-only: give this user write access to the file and its folder"),
     (("permission denied for schema",), "refused ({reason}): do this as the role that owns its tables"),
     (("permission denied for",), "refused ({reason}): grant its roles their rights after every upgrade"),
-    (("unable to open",), _NOT_OPENED),
     (("no such table", "does not exist"), "lacks its tables ({reason}): run `monitor db upgrade`"),
 )
 """What databases say, and what we say with the thing to fix; most specific first.
 
-What passes (a disk is cleared, a standby takes over) is worth another try; the rest waits for a person.
+What may pass (a disk is cleared or mounted, a standby takes over) is worth another try; the rest waits for a person.
 """
 _NO_SUCH_PLACE = re.compile(r'(?:database|role) "[^"]*" does not exist')
 _NETWORK_DISKS = frozenset(
@@ -269,4 +269,4 @@ def _meant(reason: str, known: Iterable[tuple[tuple[str, ...], str]]) -> str | N
 
 
 def _cannot_be_opened(where: str) -> StoreError:
-    return StoreClosedError(f"the database {where} {_NOT_OPENED}")
+    return StoreError(f"the database {where} {_NOT_OPENED}")
