@@ -1,7 +1,7 @@
 # Needs Python 3.11+ and make. Everything else is installed into .venv, once, by hash.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly lint check audit bench rivals fmt lock messages generated clean
+.PHONY: help demo test nightly check audit bench rivals fmt lock messages generated clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
@@ -34,13 +34,11 @@ test: .venv/.dev ## All tests with the coverage they must reach (ARGS=tests/flow
 nightly: .venv/.dev ## The big figures of the promises, full size: 200 kills, 50 seeds of 5,000 rows, 10,000 webhooks (an hour)
 	MONITOR_TEST_SCALE=5 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(ARGS),$(ARGS),tests/faults tests/flow)
 
-lint: .venv/.dev ## Lint, format, types, import layers
+check: .venv/.dev ## Lint, format, types, import layers, architecture, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-check: lint ## What lint does, architecture, documentation
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_docs.py
 
 audit: .venv/.dev ## Known vulnerabilities of the libraries that are installed in production

@@ -114,7 +114,7 @@ def first_run_words(report: RunReport) -> str:
     if report.outcome in {"partial", "interrupted"}:
         return "not complete yet: start it again; no mail is sent before one complete run"
     if report.counts.get("mails"):
-        return "what already needed an action is mailed too (first_run is notify)"
+        return "what already needed an action has its mail too (first_run is notify)"
     return "recorded only, no mail; from now on what changes is mailed (`monitor adopt` mails what was open)"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -42,16 +42,26 @@ _PATIENCE = {
 Seconds, the last one milliseconds. What the URL says itself counts before it.
 """
 _NOT_OPENED = "cannot be opened: does its folder exist, and may this user write there?"
-_PASSING = (
-    (("disk is full", "no space", "disk i/o"), "cannot grow ({reason}): free some space; nothing was lost"),
-    (("unable to open",), _NOT_OPENED),
-    (("read-only transaction",), "is read-only ({reason}): database.url must lead to the server that takes writes"),
-)
-_SAID = (
-    (("readonly",), "is read-only: give this user write access to the file and its folder"),
-    (("permission denied for schema",), "refused ({reason}): do this as the role that owns its tables"),
-    (("permission denied for",), "refused ({reason}): grant its roles their rights after every upgrade"),
-    (("no such table", "does not exist"), "lacks its tables ({reason}): run `monitor db upgrade`"),
+_SAID: tuple[tuple[tuple[str, ...], str, type[StoreError]], ...] = (
+    (("disk is full", "no space", "disk i/o"), "cannot grow ({reason}): free some space; nothing was lost", StoreError),
+    (("unable to open",), _NOT_OPENED, StoreError),
+    (
+        ("read-only transaction",),
+        "is read-only ({reason}): database.url must lead to the server that takes writes",
+        StoreError,
+    ),
+    (("readonly",), "is read-only: give this user write access to the file and its folder", StoreClosedError),
+    (
+        ("permission denied for schema",),
+        "refused ({reason}): do this as the role that owns its tables",
+        StoreClosedError,
+    ),
+    (
+        ("permission denied for",),
+        "refused ({reason}): grant its roles their rights after every upgrade",
+        StoreClosedError,
+    ),
+    (("no such table", "does not exist"), "lacks its tables ({reason}): run `monitor db upgrade`", StoreClosedError),
 )
 """What databases say, and what we say with the thing to fix; most specific first.
 
@@ -253,19 +263,14 @@ def _explained(error: DBAPIError, database: Database) -> StoreError:
     reason = str(error.orig).splitlines()[0] if error.orig is not None and str(error.orig) else str(error)
     where = database.place
     lowered = reason.lower()
-    said, kind = _meant(lowered, _PASSING), StoreError
-    if said is None:
-        said, kind = _meant(lowered, _SAID), StoreClosedError
+    said, kind = next(
+        ((said, kind) for words, said, kind in _SAID if any(word in lowered for word in words)), (None, StoreError)
+    )
     if _NO_SUCH_PLACE.search(lowered):
         said = "did not answer ({reason}): make it, or mend database.url"
     if said is None:
-        kind = StoreError
         said = "did not answer: {reason}" if isinstance(error, OperationalError) else "refused: {reason}"
     return kind(f"the database {where} {said.format(reason=reason)}")
-
-
-def _meant(reason: str, known: Iterable[tuple[tuple[str, ...], str]]) -> str | None:
-    return next((said for words, said in known if any(word in reason for word in words)), None)
 
 
 def _cannot_be_opened(where: str) -> StoreError:

@@ -144,7 +144,7 @@ def test_a_first_run_that_notifies_says_so_before_and_after(shop):
     shop.cause(payment_failed__insufficient_balance=2)
     plan, first = shop.told("run", "--dry-run", *NOW), shop.told("run", *NOW)
     assert "mails what already needs an action" in plan.stdout
-    assert "what already needed an action is mailed too" in first.stdout
+    assert "what already needed an action has its mail too" in first.stdout
     assert "2 sent" in first.stdout
     assert "recorded only" not in first.stdout
 

@@ -101,7 +101,7 @@ def test_what_libraries_log_is_redacted_too():
     try:
         raise ValueError("ann@canary.example")
     except ValueError:
-        logging.getLogger("some.library").exception("for %s", "ann@canary.example")
+        logging.getLogger("some.package").exception("for %s", "ann@canary.example")
     (line,) = lines(stream)
     assert line["event"] == f"for {REDACTED}"
     assert "canary" not in line["exception"]
